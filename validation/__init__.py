@@ -1,0 +1,1 @@
+"""Decide and promote: compare a candidate with the served champion, let a person approve, publish the release."""

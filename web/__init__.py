@@ -1,0 +1,1 @@
+"""The people's front end: photos in, labels out, corrections back."""
