@@ -16,8 +16,9 @@ Its place in the flow: seams translate foreign errors into these once; the comma
     │   ├── RecordError               9   a record that is malformed or of an unknown schema
     │   └── PhotoError                9   a photo that is refused
     ├── ModelServerError             10   the model server does not do what was asked
-    └── TrainingError                11   training failed
-        └── PreflightError           11   a host is not fit to train
+    ├── TrainingError                11   training failed
+    │   └── PreflightError           11   a host is not fit to train
+    └── CapacityError                12   not enough disk, memory or descriptors to do it safely
 
 A message says what is refused, what was found, and what to do.
 """
@@ -115,3 +116,9 @@ class TrainingError(LiftgateError):
 
 class PreflightError(TrainingError):
     """A host is not fit to train; the message lists every failure of every host."""
+
+
+class CapacityError(LiftgateError):
+    """Doing it would run out of disk, memory or descriptors, so it was not begun."""
+
+    exit_code = 12

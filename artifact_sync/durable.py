@@ -1,0 +1,91 @@
+"""Writing files so that a crash or a power cut leaves the old, the new, or nothing: never a half.
+
+Its place in the flow: every file that another step will believe is written through here. The order
+is temp file in the same directory → fsync → rename (or link) → fsync of the directory; without the
+last one an acknowledged file can be lost at a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from artifact_sync.errors import AlreadyExistsError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(path: Path) -> None:
+    """Make every file and directory under `path` durable, children before parents."""
+    for directory, _, names in os.walk(path, topdown=False):
+        for name in names:
+            descriptor = os.open(Path(directory, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        fsync_directory(Path(directory))
+
+
+@contextmanager
+def temporary_file(directory: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield a new hidden file in `directory`, open for writing; it is removed unless it was renamed."""
+    path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield path, stream
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Create or replace `path`, making its directory when it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_file(path.parent, mode=mode) as (temporary, stream):
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+        temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def create_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Create `path`; of any number of concurrent callers exactly one succeeds.
+
+    Raises:
+        AlreadyExistsError: the file exists; it is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_file(path.parent, mode=mode) as (temporary, stream):
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+        link_durably(temporary, path)
+
+
+def link_durably(temporary: Path, path: Path) -> None:
+    """Give a finished, synced temporary file its final name, unless that name is taken.
+
+    Raises:
+        AlreadyExistsError: the name is taken.
+    """
+    try:
+        # link(2) fails with EEXIST where rename(2) would silently overwrite.
+        os.link(temporary, path)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{path} exists already and is never overwritten.") from None
+    fsync_directory(path.parent)
