@@ -1,0 +1,109 @@
+"""The `liftgate` command: finds the verb, imports only that verb, and turns errors into exit codes.
+
+Its place in the flow: the edge of every process that a person or a unit starts. Errors that
+Liftgate raises on purpose are printed as one message on stderr; nothing else catches them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from liftgate import __version__
+
+VERBS = {
+    "agent": ("liftgate.commands.agent", "Make this serving host serve what the newest release says."),
+    "approve": ("liftgate.commands.approve", "Sign that a better candidate may be promoted."),
+    "approvals": ("liftgate.commands.approvals", "Show who approved a run, and what is missing."),
+    "completion": ("liftgate.commands.completion", "Print the completion script for a shell."),
+    "dataset": ("liftgate.commands.dataset", "Build training shards; freeze a holdout."),
+    "demo": ("liftgate.commands.demo", "Run the whole story on this machine."),
+    "doctor": ("liftgate.commands.doctor", "Check this machine and say what is missing."),
+    "history": ("liftgate.commands.history", "Show what was released when, by whom and why."),
+    "keys": ("liftgate.commands.keys", "Create, show and rotate signing keys."),
+    "model-server": ("liftgate.commands.model_server", "Run the embedded model server."),
+    "promote": ("liftgate.commands.promote", "Push an approved run and create the next release."),
+    "rollback": ("liftgate.commands.rollback", "Create a release that names an earlier version."),
+    "status": ("liftgate.commands.status", "Show the newest release and what each host says of it."),
+    "trace": ("liftgate.commands.trace", "Show where a run, version or release came from."),
+    "train": ("liftgate.commands.train", "Train a model on the cluster, by the Ansible playbook."),
+    "validate": ("liftgate.commands.validate", "Compare a run with the served champion."),
+    "web": ("liftgate.commands.web", "Run the web front end."),
+}
+"""Each verb's module, which has a click command named `command`, and its line in `--help`."""
+
+INTERRUPTED_EXIT_CODE = 130
+INTERNAL_ERROR_EXIT_CODE = 70
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a verb's module only when that verb runs: `--help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in sorted(VERBS.items())])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None, "max_content_width": 100},
+    epilog="Exit codes and the settings file are described in docs/command-line.md.",
+)
+@click.version_option(__version__, prog_name="liftgate")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The settings file; default: $LIFTGATE_CONFIG, else ./liftgate.toml.",
+)
+@click.pass_context
+def liftgate(context: click.Context, config_path: Path | None) -> None:
+    """Train on your own GPUs, let through only what is shown to be better, serve it from the cloud."""
+    context.obj = config_path
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        sys.exit(liftgate.main(prog_name="liftgate", standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        click.echo("liftgate: interrupted.", err=True)
+        sys.exit(INTERRUPTED_EXIT_CODE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`liftgate history | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the process's edge: no traceback for a person
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    from artifact_sync.errors import LiftgateError
+
+    if isinstance(error, LiftgateError):
+        click.echo(f"liftgate: {error}", err=True)
+        return error.exit_code
+    if os.environ.get("LIFTGATE_TRACEBACK"):
+        raise error
+    click.echo(
+        f"liftgate: internal error: {type(error).__name__}: {error}\n"
+        "This is a defect of Liftgate. Run again with LIFTGATE_TRACEBACK=1 and report what it prints.",
+        err=True,
+    )
+    return INTERNAL_ERROR_EXIT_CODE

@@ -1,0 +1,45 @@
+"""What a command prints: the result on stdout (text, or JSON with `--json`), the talk on stderr.
+
+Its place in the flow: every verb ends with `print_result`; progress and remarks go through `say`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)
+
+
+def print_result(text: str, document: object, *, as_json: bool) -> None:
+    """Print `text` for people, or `document` as indented JSON for programs."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    elif text:
+        click.echo(text)
+
+
+def say(text: str) -> None:
+    """Print a remark on stderr."""
+    click.echo(text, err=True)
+
+
+def is_interactive() -> bool:
+    """Return whether a person can be asked: both stdin and stderr are terminals."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def table(rows: list[tuple[str, ...]], *, header: tuple[str, ...]) -> str:
+    """Return rows as aligned plain text; the same with and without a terminal."""
+    everything = [header, *rows]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in everything
+    ]
+    return "\n".join(lines)
