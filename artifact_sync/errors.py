@@ -16,6 +16,7 @@ Its place in the flow: seams translate foreign errors into these once; the comma
     │   ├── RecordError               9   a record that is malformed or of an unknown schema
     │   └── PhotoError                9   a photo that is refused
     ├── ModelServerError             10   the model server does not do what was asked
+    │   └── ModelServerUnavailableError  10   not reached, or no answer in time
     ├── TrainingError                11   training failed
     │   └── PreflightError           11   a host is not fit to train
     └── CapacityError                12   not enough disk, memory or descriptors to do it safely
@@ -106,6 +107,10 @@ class ModelServerError(LiftgateError):
     """The model server cannot be reached or does not do what was asked of it."""
 
     exit_code = 10
+
+
+class ModelServerUnavailableError(ModelServerError):
+    """The model server cannot be reached or did not answer in time; asking again later may help."""
 
 
 class TrainingError(LiftgateError):
