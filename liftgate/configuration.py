@@ -26,12 +26,6 @@ from web.settings import WebSettings
 
 DEFAULT_FILE = "liftgate.toml"
 _PREFIX = "LIFTGATE_"
-_OTHER_VARIABLES = {
-    "LIFTGATE_CONFIG",
-    "LIFTGATE_TRACEBACK",
-    "LIFTGATE_KEY_PASSPHRASE",
-    "LIFTGATE_TENSORFLOW_MODEL_SERVER",
-}
 
 
 class Settings(BaseModel):
@@ -63,7 +57,7 @@ def load_settings(path: Path | None, *, environment: Mapping[str, str] = os.envi
         raise SettingsError(f"Settings file {path} is not TOML: {error}.") from None
     _resolve_paths(document, Settings, path.resolve().parent)
     for name, value in environment.items():
-        if name.startswith(_PREFIX) and "__" in name and name not in _OTHER_VARIABLES:
+        if name.startswith(_PREFIX) and "__" in name:
             _set_from_environment(document, name, value)
         elif name == f"{_PREFIX}MODEL":
             document["model"] = value
