@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from artifact_sync.canonical import sha256_hex
-from artifact_sync.errors import AlreadyExistsError, InputError
+from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError
 from artifact_sync.records import Acknowledgement, FeedbackRecord
 from artifact_sync.store import ObjectStore, read_bytes
 
@@ -45,11 +45,21 @@ class Registry:
         return any(info.key == key and info.size_bytes == size_bytes for info in self.store.list(key))
 
     def put_blob(self, body: bytes | Path, *, sha256: str) -> None:
-        """Create a blob; it is fine when it exists, since equal digests mean equal bytes."""
+        """Create a blob; it is fine when it exists, since equal digests mean equal bytes.
+
+        Raises:
+            IntegrityError: the body's digest is another, or what the bucket has under that digest
+                is of another size; nothing was stored.
+        """
         try:
-            self.store.create(self.blob_key(sha256), body)
+            self.store.create(self.blob_key(sha256), body, sha256=sha256)
         except AlreadyExistsError:
-            return
+            size_bytes = len(body) if isinstance(body, bytes) else body.stat().st_size
+            if not self.has_blob(sha256, size_bytes=size_bytes):
+                raise IntegrityError(
+                    f"Blob {sha256} is damaged: the object {self.blob_key(sha256)} is not of {size_bytes} bytes. "
+                    "Delete that object from the bucket and push again."
+                ) from None
 
     def open_blob(self, sha256: str) -> BinaryIO:
         """Open a blob for reading; the reader checks the digest.

@@ -32,11 +32,16 @@ class ObjectStore(Protocol):
     Every method raises StoreError when the store cannot be reached or refuses the credentials.
     """
 
-    def create(self, key: str, body: bytes | Path) -> None:
+    def create(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
         """Create `key`, whole and durable when this returns.
+
+        With `sha256` the digest is taken of the very bytes that are stored, so that a file that
+        changes while it is read never becomes visible.
 
         Raises:
             AlreadyExistsError: the key exists; the store is unchanged.
+            IntegrityError: the body's digest is not `sha256`; the store is unchanged.
+            InputError: the local file cannot be read.
         """
         ...
 
@@ -70,6 +75,17 @@ def check_key(key: str) -> str:
     if len(key) > 900 or not all(_SEGMENT.match(segment) for segment in key.split("/")):
         raise InputError(f"Store key refused: {key!r} is not made of plain names joined by '/'.")
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if a key could begin with it; empty means every key.
+
+    Raises:
+        InputError: no key could.
+    """
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
 
 
 def read_bytes(store: ObjectStore, key: str, *, max_bytes: int) -> bytes:

@@ -1,0 +1,213 @@
+"""Calls to one S3 bucket: credentials, retries, and every foreign error translated once.
+
+Its place in the flow: s3_store.py says what to call; this module knows boto3's ways. boto3 itself
+gives up on 503 SlowDown after 1.4 s and never retries 409 ConditionalRequestConflict, expired
+credentials or a skewed clock, so its own retries are off and these take their place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import boto3
+import stamina
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+
+from artifact_sync.errors import CapacityError, LiftgateError, NotFoundError, StoreError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+T = TypeVar("T")
+
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+_TRANSIENT_CODES = _EXPIRED | {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestLimitExceeded",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "XAmzContentChecksumMismatch",
+}
+_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+_BAD_CREDENTIALS = _EXPIRED | {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
+_FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "InsufficientCapacity"})
+_WRONG_REGION = "the bucket is in another region ({code}). Set `region` in [store]."
+_REASONS = {
+    "AccessDenied": (
+        "access denied ({code}). The credentials lack a permission on this bucket or prefix "
+        "(a key that does not exist looks the same to those who may not list)."
+    ),
+    "AuthorizationHeaderMalformed": _WRONG_REGION,
+    "IllegalLocationConstraintException": _WRONG_REGION,
+    "NoSuchBucket": "{where} has no bucket of that name. Create it or correct the store's url.",
+    "NotImplemented": "{where} does not know a header that is needed here (conditional writes or checksums).",
+    "PermanentRedirect": _WRONG_REGION,
+    "RequestTimeTooSkewed": ("this machine's clock differs too much from the store's. Set it (NTP) and try again."),
+}
+_CREDENTIALS_WAY_OUT = (
+    "Credentials come from the standard AWS chain: environment variables, the profile in ~/.aws, or the role of this "
+    "machine. `aws sts get-caller-identity` shows what it finds."
+)
+
+
+class BucketClient:
+    """A lazy, thread-safe client of one bucket.
+
+    Args:
+        bucket: its name.
+        endpoint_url: a server other than AWS; it is addressed path-style.
+        region: by default the AWS chain's, else us-east-1.
+        retry_seconds: how long a failing call is repeated before it becomes a StoreError.
+    """
+
+    def __init__(self, bucket: str, *, endpoint_url: str | None, region: str | None, retry_seconds: float) -> None:
+        self.bucket = bucket
+        self.endpoint_url = endpoint_url
+        self.region = region
+        self.retry_seconds = retry_seconds
+        self._lock = threading.Lock()
+        self._client: S3Client | None = None
+
+    def call(
+        self,
+        operation: Callable[[S3Client], T],
+        *,
+        act: str,
+        on_retry: Callable[[BaseException], None] | None = None,
+        is_transient: Callable[[Exception], bool] | None = None,
+    ) -> T:
+        """Return what `operation` returns, repeating it with backoff and jitter while failures may pass.
+
+        Args:
+            operation: called with the boto3 client.
+            act: what is attempted, for messages: "open a/b".
+            on_retry: told of each failure that will be repeated.
+            is_transient: which failures may pass; by default `is_transient`.
+
+        Raises:
+            NotFoundError: no such key.
+            ClientError: a precondition failed (409, 412) or an upload is unknown: the caller decides.
+            StoreError: everything else.
+        """
+        may_pass = is_transient or is_transient_failure
+        try:
+            for attempt in stamina.retry_context(
+                on=may_pass, attempts=None, timeout=self.retry_seconds, wait_initial=0.1, wait_max=5.0, wait_jitter=1.0
+            ):
+                with attempt:
+                    return self._attempt(operation, on_failure=on_retry, may_pass=may_pass)
+        except (BotoCoreError, ClientError) as error:
+            if status_of(error) in {409, 412} or code_of(error) == "NoSuchUpload":
+                raise
+            raise self._translate(error, act=act) from None
+        raise AssertionError("stamina yields at least one attempt")
+
+    def _attempt(
+        self,
+        operation: Callable[[S3Client], T],
+        *,
+        on_failure: Callable[[BaseException], None] | None,
+        may_pass: Callable[[Exception], bool],
+    ) -> T:
+        client = self._get_client()
+        try:
+            return operation(client)
+        except (BotoCoreError, ClientError) as error:
+            if code_of(error) in _EXPIRED:
+                self._forget(client)
+            if on_failure is not None and may_pass(error):
+                on_failure(error)
+            raise
+
+    def _get_client(self) -> S3Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._make_client()
+            return self._client
+
+    def _forget(self, client: S3Client) -> None:
+        """Drop a client whose credentials expired; the next call asks the whole AWS chain again."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+
+    def _make_client(self) -> S3Client:
+        session = boto3.session.Session()
+        config = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=10,
+            read_timeout=60,
+            max_pool_connections=32,
+            request_checksum_calculation="when_required",
+            # Readers check against signed digests; a second checksum would only cost time.
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path" if self.endpoint_url else "auto"},
+        )
+        region = self.region or session.region_name or "us-east-1"
+        return session.client("s3", endpoint_url=self.endpoint_url, region_name=region, config=config)
+
+    def _translate(self, error: Exception, *, act: str) -> LiftgateError:
+        code = code_of(error)
+        cannot = f"Cannot {act} in bucket {self.bucket}"
+        if code in {"NoSuchKey", "404", "NotFound"}:
+            return NotFoundError(f"{cannot}: no such object.")
+        if code in _FULL:
+            return CapacityError(f"{cannot}: the store is full ({code}). Make room there or raise the quota.")
+        return StoreError(f"{cannot}: {self._reason(error, code)}")
+
+    def _reason(self, error: Exception, code: str) -> str:
+        where = self.endpoint_url or "AWS"
+        if isinstance(error, NoCredentialsError | PartialCredentialsError) or code in _BAD_CREDENTIALS:
+            found = code or "no credentials were found"
+            return f"{where} was not convinced who we are ({found}). {_CREDENTIALS_WAY_OUT}"
+        if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
+            return f"{where} cannot be reached. Check the network and endpoint_url, then try again."
+        if isinstance(error, SSLError):
+            return f"the certificate of {where} is not trusted ({error}). Set AWS_CA_BUNDLE if it is your own."
+        if code in _REASONS:
+            return _REASONS[code].format(where=where, code=code)
+        if status_of(error) == 403:
+            return _REASONS["AccessDenied"].format(code=code)
+        return f"{code or type(error).__name__}: {error}. It was repeated for up to {self.retry_seconds:g} s."
+
+
+def is_transient_failure(error: Exception) -> bool:
+    """Return whether repeating the same call may succeed."""
+    if isinstance(error, SSLError):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    if isinstance(error, HTTPClientError | IncompleteReadError):
+        return True
+    return code_of(error) in _TRANSIENT_CODES or status_of(error) in _TRANSIENT_STATUSES
+
+
+def code_of(error: BaseException) -> str:
+    """Return the S3 error code, such as "SlowDown", or an empty string."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def status_of(error: BaseException) -> int:
+    """Return the HTTP status of the answer, or 0 when there was none."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
