@@ -1,0 +1,146 @@
+"""What a person demands of a candidate, written in a TOML file before the candidate exists.
+
+Its place in the flow: `liftgate validate` reads it, gate.py applies it, the verdict carries its
+digest. There is no default policy: a gate that nobody set is shut.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from artifact_sync.canonical import FrozenModel, Record
+from artifact_sync.errors import RefusedError, SettingsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class AccuracyRule(FrozenModel):
+    """What the candidate must show against the champion over all photos.
+
+    Attributes:
+        test: "superiority" (exact McNemar) or "non-inferiority" (Tango's score test).
+        alpha: the accepted probability of letting through a candidate that is not better.
+        power: the probability of finding a real gain, for the number of labels that is asked for.
+        smallest_gain: the gain worth a promotion; a candidate that surely gains less is not better.
+        margin: the loss still accepted; of non-inferiority only, and required there.
+        minimum_photos: a smaller holdout decides nothing.
+        floor: the accuracy below which nothing is served, whatever the champion does.
+    """
+
+    test: Literal["superiority", "non-inferiority"]
+    alpha: Annotated[float, Field(gt=0, le=0.5)]
+    power: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
+    smallest_gain: OpenShare = 0.01
+    margin: OpenShare | None = None
+    minimum_photos: Annotated[int, Field(ge=1)]
+    floor: Share | None = None
+
+    @model_validator(mode="after")
+    def _margin_belongs_to_non_inferiority(self) -> Self:
+        if (self.test == "non-inferiority") != (self.margin is not None):
+            raise ValueError('test = "non-inferiority" needs a margin, and "superiority" takes none')
+        return self
+
+
+class PerClassRule(FrozenModel):
+    """What must hold in each class.
+
+    Attributes:
+        minimum_photos: a class with fewer photos decides nothing.
+        recall_floor: the recall that each class must be shown to reach.
+        recall_floors: the same for single classes by name; it goes before `recall_floor`.
+        margin: the loss of recall against the champion that is still accepted in any class.
+    """
+
+    minimum_photos: Annotated[int, Field(ge=1)]
+    recall_floor: OpenShare | None = None
+    recall_floors: dict[str, OpenShare] = Field(default_factory=dict)
+    margin: OpenShare | None = None
+
+    def floor_of(self, label: str) -> float | None:
+        """Return the recall that `label` must reach, None for none."""
+        return self.recall_floors.get(label, self.recall_floor)
+
+
+class Limits(FrozenModel):
+    """What the serving hosts can bear; a limit that is left out is not checked, except NaN."""
+
+    size_bytes: Annotated[int, Field(gt=0)] | None = None
+    load_seconds: Positive | None = None
+    latency_p95_ms: Positive | None = None
+    latency_p95_ratio: Positive | None = None
+    maximum_nan_share: Share = 0.0
+
+
+class HoldoutRule(FrozenModel):
+    """Which frozen holdout the demands were written for; None lets any be used."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class Policy(Record):
+    """All demands; its digest in the verdict binds the decision to them."""
+
+    schema_name: ClassVar[str] = "liftgate.policy/1"
+    accuracy: AccuracyRule
+    per_class: PerClassRule | None = None
+    limits: Limits = Limits()
+    holdout: HoldoutRule = HoldoutRule()
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether a candidate without a champion to beat is held to anything."""
+        rule = self.per_class
+        return self.accuracy.floor is not None or bool(rule and (rule.recall_floor or rule.recall_floors))
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Return the policy of a TOML file.
+
+    Raises:
+        RefusedError: there is no policy; nothing passes a gate that nobody set.
+        SettingsError: the file is not TOML, or a key is unknown, missing or out of range.
+    """
+    if path is None or not path.is_file():
+        named = "no policy_path is set" if path is None else f"{path} does not exist"
+        raise RefusedError(
+            f"Validation refused: there is no policy ({named}). Write down what a candidate must show; "
+            f"{Path(__file__).parent / 'templates' / 'policy.toml'} is an example to copy."
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The policy {path} is not TOML: {error}.") from None
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        problems = "; ".join(_describe(dict(problem)) for problem in error.errors())
+        raise SettingsError(f"The policy {path} is refused: {problems}.") from None
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {str(problem['msg']).removeprefix('Value error, ')}"
+    known = _keys_beside(tuple(str(part) for part in problem["loc"][:-1]))
+    nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"{where} is not known; did you mean {nearest[0]}?" if nearest else f"{where} is not known"
+
+
+def _keys_beside(table: tuple[str, ...]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
+        "accuracy": AccuracyRule,
+        "per_class": PerClassRule,
+        "limits": Limits,
+        "holdout": HoldoutRule,
+    }
+    return list((tables[table[0]] if table else Policy).model_fields)
