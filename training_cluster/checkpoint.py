@@ -1,0 +1,150 @@
+"""Checkpoints that survive kill -9 and a power cut: one file each, a digest in it, the last two kept.
+
+Its place in the flow: the trainer saves here between steps and restores from here when it starts.
+One file holds all variables, the optimizer's included, so one rename makes a checkpoint exist whole.
+`restore` believes only what its digest confirms and goes back to the older one when it does not.
+
+Layout of a file: magic line, length of the header as 8 bytes little-endian, header (canonical
+JSON), the arrays' bytes in C order one after the other, SHA-256 of all before it as 32 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact_sync.canonical import canonical_json
+from artifact_sync.durable import TEMPORARY_PREFIX, fsync_directory, temporary_file
+from artifact_sync.errors import IntegrityError, RefusedError
+
+_MAGIC = b"liftgate.checkpoint/1\n"
+_DIGEST_BYTES = 32
+_KEPT = 2
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after `step` steps.
+
+    Attributes:
+        step: steps done.
+        arrays: every variable by name, in the model's own order.
+        binding: digests of what the run is made of; a checkpoint of something else is refused.
+    """
+
+    step: int
+    arrays: Arrays
+    binding: Mapping[str, str]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run in one folder, written by one process at a time."""
+
+    def __init__(self, path: Path, *, binding: Mapping[str, str]) -> None:
+        self.path = path
+        self.binding = dict(binding)
+
+    def save(self, arrays: Arrays, *, step: int) -> Path:
+        """Write a checkpoint durably, then remove all but the newest two; return its path."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        target = self.path / f"step-{step:010d}.checkpoint"
+        with temporary_file(self.path) as (temporary, stream):
+            digest = hashlib.sha256()
+            for piece in _pieces(Checkpoint(step, arrays, self.binding)):
+                digest.update(piece)
+                stream.write(piece)
+            stream.write(digest.digest())
+            stream.flush()
+            os.fsync(stream.fileno())
+            temporary.replace(target)
+        fsync_directory(self.path)
+        self._remove_old(keep_from=target)
+        return target
+
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps of the checkpoints that verify, ascending."""
+        return tuple(checkpoint.step for checkpoint in reversed(list(self._whole())))
+
+    def restore(self, *, step: int | None = None) -> Checkpoint | None:
+        """Return the newest checkpoint whose digest is right, or the one of `step`; None when there is none.
+
+        Raises:
+            RefusedError: it belongs to another configuration or other data.
+        """
+        for checkpoint in self._whole():
+            if step is not None and checkpoint.step != step:
+                continue
+            if dict(checkpoint.binding) != self.binding:
+                raise RefusedError(_other_run(self.path, found=checkpoint.binding, expected=self.binding))
+            return checkpoint
+        return None
+
+    def _whole(self) -> Iterator[Checkpoint]:
+        for path in sorted(self.path.glob("step-*.checkpoint"), reverse=True):
+            try:
+                yield read_checkpoint(path)
+            except IntegrityError:
+                continue
+
+    def _remove_old(self, *, keep_from: Path) -> None:
+        # Only files older than the one just written go: whatever happened to it, two are left.
+        older = sorted(path for path in self.path.glob("step-*.checkpoint") if path.name < keep_from.name)
+        leftovers = self.path.glob(f"{TEMPORARY_PREFIX}*")
+        for path in [*older[: len(older) - (_KEPT - 1)], *leftovers]:
+            path.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one file and check its digest.
+
+    Raises:
+        IntegrityError: it is cut, changed, or not a checkpoint.
+    """
+    data = path.read_bytes()
+    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if not body.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+        raise IntegrityError(f"Checkpoint {path} refused: its bytes are not what its digest says.")
+    offset = len(_MAGIC) + 8
+    header_bytes = int.from_bytes(body[len(_MAGIC) : offset], "little")
+    header = json.loads(body[offset : offset + header_bytes])
+    offset += header_bytes
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for entry in header["arrays"]:
+        dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        arrays[entry["name"]] = np.frombuffer(body, dtype=dtype, count=count, offset=offset).reshape(shape)
+        offset += count * dtype.itemsize
+    return Checkpoint(step=header["step"], arrays=arrays, binding=header["binding"])
+
+
+def _pieces(checkpoint: Checkpoint) -> Iterator[bytes]:
+    # ascontiguousarray would turn a scalar into a vector of one.
+    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
+    header = canonical_json(
+        {
+            "step": checkpoint.step,
+            "binding": dict(checkpoint.binding),
+            "arrays": [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in arrays.items()],
+        }
+    )
+    yield _MAGIC + len(header).to_bytes(8, "little") + header
+    for array in arrays.values():
+        yield array.tobytes()
+
+
+def _other_run(path: Path, *, found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    return (
+        f"Resuming refused: the checkpoints in {path} belong to another {' and another '.join(names)}. "
+        "Use the same configuration and data, or another run id."
+    )

@@ -1,0 +1,108 @@
+"""What a dataset is made of, as a record: data_manifest.json beside the shards.
+
+Its place in the flow: dataset build writes it last, the trainer believes only shards that it names,
+and its digest goes into the lineage of every version trained from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from artifact_sync.canonical import FrozenModel, Record, Sha256
+from artifact_sync.errors import IntegrityError, NotFoundError
+from artifact_sync.records import InputContract, RelativePath
+
+FILE_NAME = "data_manifest.json"
+
+
+class ShardEntry(FrozenModel):
+    """One TFRecord file; its name holds its digest."""
+
+    path: RelativePath
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+    count: Annotated[int, Field(ge=1)]
+
+
+class LeftOut(FrozenModel):
+    """A photo that is not in the shards, and why; `source` is the line, file or feedback that named it."""
+
+    source: str
+    reason: str
+
+
+class DataManifest(Record):
+    """`data_manifest.json`: shards and the account of every photo that was handed in.
+
+    Attributes:
+        contract: the shape of the pixels in the shards.
+        labels: the classes; a record's label is an index into them.
+        shards: in the order of their records.
+        example_counts: examples in the shards by label.
+        slice_counts: examples by slice column, then value.
+        rejects: unreadable or mislabelled photos.
+        excluded: photos that are in the holdout.
+        duplicates: photos that are in the shards already, under another name.
+        feedback_count: examples that came from people's corrections.
+        sources_sha256: digest over every photo's own digest, label and slices, in order of digests.
+    """
+
+    schema_name: ClassVar[str] = "liftgate.data-manifest/1"
+    contract: InputContract
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
+    example_counts: dict[str, int]
+    slice_counts: dict[str, dict[str, int]]
+    rejects: tuple[LeftOut, ...]
+    excluded: tuple[LeftOut, ...]
+    duplicates: tuple[LeftOut, ...]
+    feedback_count: Annotated[int, Field(ge=0)]
+    sources_sha256: Sha256
+
+    @property
+    def count(self) -> int:
+        """Examples in all shards."""
+        return sum(shard.count for shard in self.shards)
+
+
+def load_data_manifest(data_dir: Path) -> DataManifest:
+    """Return the manifest of a dataset folder.
+
+    Raises:
+        NotFoundError: the folder is no finished dataset.
+        RecordError: the manifest is malformed.
+    """
+    try:
+        return DataManifest.from_json((data_dir / FILE_NAME).read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"There is no dataset in {data_dir}: it has no {FILE_NAME}. Run `liftgate dataset build` first."
+        ) from None
+
+
+def verify_shards(data_dir: Path, manifest: DataManifest) -> None:
+    """Check size and digest of every shard.
+
+    Raises:
+        IntegrityError: names every shard that is missing or changed.
+    """
+    wrong = [f"{shard.path}: {fault}" for shard in manifest.shards if (fault := _fault(data_dir, shard))]
+    if wrong:
+        raise IntegrityError(
+            f"The dataset in {data_dir} is not what its manifest says:\n  " + "\n  ".join(wrong) + "\nBuild it again."
+        )
+
+
+def _fault(data_dir: Path, shard: ShardEntry) -> str | None:
+    path = data_dir / shard.path
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size != shard.size_bytes:
+        return f"{path.stat().st_size} bytes instead of {shard.size_bytes}"
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    return None if found == shard.sha256 else f"digest {found[:12]}… instead of {shard.sha256[:12]}…"
