@@ -9,6 +9,7 @@ Its place in the flow: seams translate foreign errors into these once; the comma
     ├── NotFoundError                 4   a named thing does not exist
     ├── IntegrityError                5   bytes are not what their digest says
     ├── TrustError                    6   not signed as it must be, too old, or expired
+    │   └── ExpiredError              6   rightly signed, but nobody renewed it in time
     ├── LostRaceError                 7   somebody else created it first
     │   └── AlreadyExistsError        7
     ├── StoreError                    8   the bucket cannot be used now
@@ -63,6 +64,10 @@ class TrustError(LiftgateError):
     """Metadata is unsigned, signed by the wrong keys, older than what was seen, or expired."""
 
     exit_code = 6
+
+
+class ExpiredError(TrustError):
+    """Metadata is rightly signed and has expired: what is served may stay, nothing new may be taken."""
 
 
 class LostRaceError(LiftgateError):
