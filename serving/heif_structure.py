@@ -1,0 +1,55 @@
+"""HEIC photos, for those who install pillow-heif (its wheels are GPLv2 as binaries, so it is an extra).
+
+Its place in the flow: photo_format.py asks here when a file is HEIF by its first bytes. The
+container's own rotation is applied by the decoder, once; the EXIF orientation beside it repeats
+the same turn and is therefore ignored.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+from typing import Any
+
+from serving.photo_structure import Part, PhotoStructure, malformed
+
+_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1"})
+
+
+def is_heif(data: bytes) -> bool:
+    """Return whether the file says that it is a HEIF still picture."""
+    return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
+
+
+def is_heif_available() -> bool:
+    """Return whether pillow-heif is installed."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def read_heif(data: bytes) -> PhotoStructure:
+    """Return the size of the first picture of a HEIF file; its items are not told apart by purpose.
+
+    Raises:
+        PhotoError: decode-failed.
+    """
+    size = open_heif(data).size
+    return PhotoStructure(
+        format="HEIF",
+        width=size[0],
+        height=size[1],
+        orientation=1,
+        scans=1,
+        frames=1,
+        parts=(Part("essential", data),),
+        assemble=lambda parts, _orientation: b"".join(part.data for part in parts),
+    )
+
+
+def open_heif(data: bytes) -> Any:
+    """Return pillow-heif's lazy file object; pixels are decoded when it is made a Pillow image."""
+    pillow_heif = importlib.import_module("pillow_heif")
+    try:
+        return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+    except (ValueError, OSError, EOFError, RuntimeError, SyntaxError) as error:
+        raise malformed("HEIC", str(error)) from None
