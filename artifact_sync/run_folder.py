@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def policy_json(self) -> Path:
+        """The policy that the verdict applied; its digest stands in the verdict."""
+        return self.path / "policy.json"
+
+    @property
     def verdict_json(self) -> Path:
         """The gate's decision."""
         return self.path / "verdict.json"

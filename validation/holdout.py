@@ -13,8 +13,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, ClassVar, Protocol, Self
 
@@ -34,10 +34,10 @@ _LISTED = 20
 
 
 class PhotoDecoder(Protocol):
-    """Turns a photo's bytes into model input; serving.decode_pool.DecodePool is one."""
+    """Turns photos' bytes into model input; serving.decode_pool.DecodePool is one."""
 
-    def decode(self, data: bytes, contract: InputContract) -> NDArray[np.uint8]:
-        """Return uint8 pixels [height, width, channels], or raise PhotoError."""
+    def decode_many(self, photos: Iterable[bytes], contract: InputContract) -> Iterator[NDArray[np.uint8] | PhotoError]:
+        """Yield uint8 pixels [height, width, channels], or why there are none, for each photo in order."""
         ...
 
 
@@ -101,14 +101,19 @@ class Holdout:
         return (self.path / "photos" / item.file_name).read_bytes()
 
     def pixel_batches(
-        self, contract: InputContract, *, decoder: PhotoDecoder, batch_size: int, workers: int = 2
+        self, contract: InputContract, *, decoder: PhotoDecoder, batch_size: int
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield uint8 pixels [<= batch_size, height, width, channels], in the order of the items."""
-        items = self.record.items
-        with ThreadPoolExecutor(workers) as threads:
-            for start in range(0, len(items), batch_size):
-                batch = items[start : start + batch_size]
-                yield np.stack(list(threads.map(lambda i: decoder.decode(self.read_photo(i), contract), batch)))
+        """Yield uint8 pixels [<= batch_size, height, width, channels], in the order of the items.
+
+        Raises:
+            PhotoError: the photo contract refuses a photo.
+        """
+        decoded = decoder.decode_many((self.read_photo(item) for item in self.record.items), contract)
+        while batch := list(islice(decoded, batch_size)):
+            refused = [pixels for pixels in batch if isinstance(pixels, PhotoError)]
+            if refused:
+                raise refused[0]
+            yield np.stack([pixels for pixels in batch if not isinstance(pixels, PhotoError)])
 
 
 def freeze_holdout(
@@ -169,29 +174,44 @@ def _stage(
     items: dict[str, HoldoutItem] = {}
     problems: list[str] = []
     for photo in photos:
-        try:
-            data = photo.path.read_bytes()
-            decoder.decode(data, _PROBE)
-        except (OSError, PhotoError) as error:
-            problems.append(f"{photo.source} cannot be read ({error})")
-            continue
-        item = HoldoutItem(
-            sha256=sha256_hex(data),
-            extension=_extension(photo.path),
-            label=photo.label,
-            source=photo.source,
-            slices=dict(photo.slices),
-        )
-        known = items.setdefault(item.sha256, item)
         if photo.label not in labels:
             problems.append(f"{photo.source} has the label {photo.label!r}, which is none of {', '.join(labels)}")
-        elif known.label != item.label:
+            continue
+        try:
+            data = photo.path.read_bytes()
+        except OSError as error:
+            problems.append(f"{photo.source} cannot be read ({error.strerror})")
+            continue
+        item = _item(photo, data)
+        known = items.setdefault(item.sha256, item)
+        if known.label != item.label:
             problems.append(f"{photo.source} is the photo of {known.source}, labelled {item.label} and {known.label}")
         elif known is item:
             (staging / "photos" / item.file_name).write_bytes(data)
+    problems += _undecodable(items.values(), photos=staging / "photos", decoder=decoder)
     if problems or not items:
         raise InputError(f"Freezing refused, nothing was written: {_listed(problems or ['there are no photos'])}.")
     return HoldoutRecord(labels=labels, items=tuple(items[digest] for digest in sorted(items)))
+
+
+def _undecodable(items: Iterable[HoldoutItem], *, photos: Path, decoder: PhotoDecoder) -> list[str]:
+    staged = list(items)
+    decoded = decoder.decode_many(((photos / item.file_name).read_bytes() for item in staged), _PROBE)
+    return [
+        f"{item.source} is refused ({pixels})"
+        for item, pixels in zip(staged, decoded, strict=True)
+        if isinstance(pixels, PhotoError)
+    ]
+
+
+def _item(photo: LabelledPhoto, data: bytes) -> HoldoutItem:
+    return HoldoutItem(
+        sha256=sha256_hex(data),
+        extension=_extension(photo.path),
+        label=photo.label,
+        source=photo.source,
+        slices=dict(photo.slices),
+    )
 
 
 def _extension(path: Path) -> str:
