@@ -40,6 +40,14 @@ def fsync_tree(path: Path) -> None:
         fsync_directory(Path(directory))
 
 
+def make_directory(path: Path) -> None:
+    """Make `path` and its missing parents, and make their names durable."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        fsync_directory(each.parent)
+
+
 @contextmanager
 def temporary_file(directory: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
     """Yield a new hidden file in `directory`, open for writing; it is removed unless it was renamed."""
@@ -54,7 +62,7 @@ def temporary_file(directory: Path, *, mode: int = 0o644) -> Iterator[tuple[Path
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Create or replace `path`, making its directory when it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with temporary_file(path.parent, mode=mode) as (temporary, stream):
         stream.write(data)
         stream.flush()
@@ -69,7 +77,7 @@ def create_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         AlreadyExistsError: the file exists; it is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with temporary_file(path.parent, mode=mode) as (temporary, stream):
         stream.write(data)
         stream.flush()

@@ -119,12 +119,19 @@ class LocalS3:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        return self._wait_until_ready(self.process)
+        # The bucket is made a moment after the server says that it is healthy.
+        return self._wait_until_ready(
+            self.process,
+            urls=(
+                f"{self.endpoint_url}/healthz",
+                f"http://127.0.0.1:{ports['filer.port']}/buckets/{self.bucket}/?limit=1",
+            ),
+        )
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], *, urls: tuple[str, ...]) -> bool:
         deadline = time.monotonic() + self.start_timeout_seconds
         while process.poll() is None and time.monotonic() < deadline:
-            if _answers(f"{self.endpoint_url}/healthz"):
+            if all(_answers(url) for url in urls):
                 return True
             time.sleep(0.05)
         return False
