@@ -1,0 +1,307 @@
+"""One SSH connection to a training host: run a command, follow a log, fetch a directory, kill by pid file.
+
+Its place in the flow: `attachment` asks training hosts how a run stands and fetches the run folder through
+here. Host keys are pinned: only a key that the known_hosts file names is accepted, none is ever
+added. paramiko's errors become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+import paramiko
+
+from artifact_sync.durable import fsync_directory
+from artifact_sync.errors import CapacityError, IntegrityError, SettingsError, TrainingError, TrustError
+from artifact_sync.records import FileEntry, Manifest
+
+_CHUNK_BYTES = 1 << 20
+_PARTIAL_DIRECTORY = ".partial"
+_CONCURRENT_READS = 64
+
+
+@dataclass(frozen=True)
+class SshHost:
+    """Where a host is and how it is to be believed.
+
+    Attributes:
+        name: the host's name in the inventory, for messages.
+        known_hosts: an OpenSSH known_hosts file that names the host's key; nothing else is trusted.
+        identity_file: the private key; None asks the SSH agent.
+    """
+
+    name: str
+    address: str
+    port: int
+    user: str
+    known_hosts: Path
+    identity_file: Path | None = None
+    timeout_seconds: float = 15.0
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command on the host ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class SshTransport:
+    """A connection, open inside its `with` block."""
+
+    def __init__(self, host: SshHost) -> None:
+        self.host = host
+        self._client = paramiko.SSHClient()
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            TrustError: the host's key is not the pinned one, or none is pinned.
+            TrainingError: the host cannot be reached or refuses the user.
+        """
+        try:
+            self._connect()
+        except BaseException:
+            self._client.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._client.close()
+
+    def run(self, command: Sequence[str], *, timeout_seconds: float = 60.0) -> CommandResult:
+        """Run `command` on the host to its end; its words are quoted, no shell reads them.
+
+        Raises:
+            TrainingError: the connection broke, or the command said nothing for `timeout_seconds`.
+        """
+        with self._translated(f"run `{command[0]}`"):
+            _, stdout, stderr = self._client.exec_command(shlex.join(command), timeout=timeout_seconds)
+            said, complained = stdout.read(), stderr.read()
+            code = stdout.channel.recv_exit_status()
+        return CommandResult(code, said.decode(errors="replace"), complained.decode(errors="replace"))
+
+    def follow(
+        self, path: PurePosixPath, *, is_over: Callable[[], bool], poll_seconds: float = 1.0, offset_bytes: int = 0
+    ) -> Iterator[str]:
+        """Yield the lines of a growing file as they are written, until `is_over` and the file is read up.
+
+        Nothing is started on the host, so nothing is left there when the connection breaks.
+        """
+        pending = b""
+        with self._translated(f"follow {path}"), self._client.open_sftp() as sftp:
+            while True:
+                ends_now = is_over()
+                data = _read_from(sftp, path, offset_bytes)
+                offset_bytes += len(data)
+                *lines, pending = (pending + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+                if ends_now:
+                    break
+                if not data:
+                    time.sleep(poll_seconds)
+        if pending:
+            yield pending.decode(errors="replace")
+
+    def fetch_directory(
+        self,
+        remote: PurePosixPath,
+        local: Path,
+        *,
+        manifest: Manifest,
+        last: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Bring the files of `manifest` from `remote` to `local` and return the bytes that were moved.
+
+        Files that are there with the right digest are not moved again, and a file that was cut off goes
+        on where it stopped. Every file is checked before it gets its name; `last` gets its name after all
+        others. `progress` is called with (bytes done, bytes in all).
+
+        Raises:
+            CapacityError: the disk has no room for what is missing.
+            IntegrityError: a file is not what the manifest says.
+            TrainingError: the connection broke; calling again goes on.
+        """
+        missing = [entry for entry in manifest.files if not _is_there(local / entry.path, entry)]
+        missing.sort(key=lambda entry: entry.path == last)
+        _require_space(local, sum(entry.size_bytes for entry in missing))
+        moved = 0
+        done = manifest.size_bytes - sum(entry.size_bytes for entry in missing)
+        partials = local / _PARTIAL_DIRECTORY
+        partials.mkdir(exist_ok=True)
+        with self._translated(f"fetch {remote}"), self._client.open_sftp() as sftp:
+            for entry in missing:
+                moved += _fetch_file(sftp, remote / entry.path, partials / entry.sha256, entry)
+                _check_digest(partials / entry.sha256, entry, host=self.host.name)
+                _settle(partials / entry.sha256, local / entry.path)
+                done += entry.size_bytes
+                if progress is not None:
+                    progress(done, manifest.size_bytes)
+        shutil.rmtree(partials)
+        return moved
+
+    def kill(self, pid_file: PurePosixPath, *, signal_name: str = "TERM") -> bool:
+        """Send a signal to the process group that a pid file names; return whether there was one.
+
+        Closing a connection leaves its command running: this is how one is ended.
+        """
+        script = f'pid=$(cat {shlex.quote(str(pid_file))}) && kill -{signal_name} -- "-$pid"'
+        return self.run(["sh", "-c", script]).exit_code == 0
+
+    def _connect(self) -> None:
+        host = self.host
+        try:
+            self._client.load_host_keys(str(host.known_hosts))
+        except OSError as error:
+            raise SettingsError(
+                f"Host {host.name}: the known_hosts file {host.known_hosts} cannot be read ({error.strerror}). "
+                "Pin the host's key there: `ssh-keyscan` it, compare the fingerprint on the host's console, add it."
+            ) from error
+        self._client.set_missing_host_key_policy(_RefuseUnknownKey(host))
+        try:
+            self._client.connect(
+                host.address,
+                port=host.port,
+                username=host.user,
+                key_filename=None if host.identity_file is None else str(host.identity_file),
+                allow_agent=host.identity_file is None,
+                look_for_keys=False,
+                timeout=host.timeout_seconds,
+                banner_timeout=host.timeout_seconds,
+                auth_timeout=host.timeout_seconds,
+            )
+        except paramiko.BadHostKeyException as error:
+            raise _changed_key(host, error) from error
+        except paramiko.AuthenticationException as error:
+            raise TrainingError(
+                f"Host {host.name} refuses user {host.user} ({error}). Put the public key of "
+                f"{host.identity_file or 'the SSH agent'} into that user's authorized_keys on {host.address}."
+            ) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise TrainingError(
+                f"Host {host.name} cannot be reached at {host.address}:{host.port} ({_cause(error)}). "
+                "A training that runs there goes on without us; try again when the host answers."
+            ) from error
+
+    @contextmanager
+    def _translated(self, act: str) -> Iterator[None]:
+        try:
+            yield
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise TrainingError(
+                f"Host {self.host.name}: could not {act} ({_cause(error)}). Doing it again goes on where this stopped."
+            ) from error
+
+
+class _RefuseUnknownKey(paramiko.MissingHostKeyPolicy):
+    def __init__(self, host: SshHost) -> None:
+        self._host = host
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        raise TrustError(
+            f"Host {self._host.name} refused: its key is not pinned. {hostname} showed {key.get_name()} "
+            f"{_fingerprint(key)}, and {self._host.known_hosts} has no line for it. Compare with "
+            "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host's own console; when they are equal, add "
+            f"this line to the file: {hostname} {key.get_name()} {key.get_base64()}"
+        )
+
+
+def _changed_key(host: SshHost, error: paramiko.BadHostKeyException) -> TrustError:
+    return TrustError(
+        f"Host {host.name} refused: {host.address}:{host.port} shows the key {_fingerprint(error.key)}, but "
+        f"{_fingerprint(error.expected_key)} is pinned in {host.known_hosts}. Either the host was installed anew or "
+        "somebody stands between. Ask who runs the host before you change the pinned line."
+    )
+
+
+def _fingerprint(key: paramiko.PKey) -> str:
+    digest = hashlib.sha256(key.asbytes()).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def _cause(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _read_from(sftp: paramiko.SFTPClient, path: PurePosixPath, offset_bytes: int) -> bytes:
+    try:
+        with sftp.open(str(path), "rb") as stream:
+            stream.seek(offset_bytes)
+            return stream.read(_CHUNK_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _fetch_file(sftp: paramiko.SFTPClient, remote: PurePosixPath, partial: Path, entry: FileEntry) -> int:
+    """Append to `partial` what it lacks, and return how many bytes that were."""
+    moved = 0
+    with partial.open("ab") as target, sftp.open(str(remote), "rb") as source:
+        offset = target.tell()
+        source.seek(offset)
+        source.prefetch(entry.size_bytes, max_concurrent_requests=_CONCURRENT_READS)
+        while offset + moved < entry.size_bytes:
+            data = source.read(min(_CHUNK_BYTES, entry.size_bytes - offset - moved))
+            if not data:
+                break
+            target.write(data)
+            moved += len(data)
+        target.flush()
+        os.fsync(target.fileno())
+    return moved
+
+
+def _check_digest(partial: Path, entry: FileEntry, *, host: str) -> None:
+    found = _sha256(partial)
+    if found == entry.sha256:
+        return
+    size_bytes = partial.stat().st_size
+    # A wrong start would be gone on with for ever.
+    partial.unlink()
+    raise IntegrityError(
+        f"{entry.path} from host {host} refused: it has {size_bytes} bytes with digest {found[:12]}…, the run's "
+        f"digests say {entry.size_bytes} bytes with {entry.sha256[:12]}…. It changed while it was fetched, or the "
+        "disk is failing. Collect again; if that repeats, look at the host's disk."
+    )
+
+
+def _settle(partial: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(path)
+    fsync_directory(path.parent)
+
+
+def _is_there(path: Path, entry: FileEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.size_bytes and _sha256(path) == entry.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_space(directory: Path, needed_bytes: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(directory).free
+    if needed_bytes > free_bytes:
+        raise CapacityError(
+            f"Fetching into {directory} refused: {needed_bytes} bytes are needed and {free_bytes} are free. "
+            "Make room, or set runs_dir to a larger disk."
+        )
