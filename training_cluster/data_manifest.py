@@ -49,6 +49,7 @@ class DataManifest(Record):
         duplicates: photos that are in the shards already, under another name.
         feedback_count: examples that came from people's corrections.
         sources_sha256: digest over every photo's own digest, label and slices, in order of digests.
+        guard_sha256: digest over the digests that the holdout forbade.
     """
 
     schema_name: ClassVar[str] = "liftgate.data-manifest/1"
@@ -62,6 +63,7 @@ class DataManifest(Record):
     duplicates: tuple[LeftOut, ...]
     feedback_count: Annotated[int, Field(ge=0)]
     sources_sha256: Sha256
+    guard_sha256: Sha256
 
     @property
     def count(self) -> int:

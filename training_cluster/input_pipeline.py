@@ -74,7 +74,7 @@ def training_batches(
     *,
     epoch: int,
     first_step: int = 0,
-    share: ReplicaShare = ReplicaShare(),  # noqa: B008 - frozen
+    share: ReplicaShare = ReplicaShare(),
 ) -> tf.data.Dataset:
     """Return one epoch from `first_step` on: pixels uint8 [b, h, w, c], labels int64 [b].
 
