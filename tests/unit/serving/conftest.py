@@ -1,0 +1,34 @@
+"""Photos of every kind, for the tests of the photo contract."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_CORPUS = Path(__file__).parents[2] / "photo_corpus.py"
+
+
+@pytest.fixture(scope="session")
+def photo_tools() -> ModuleType:
+    """The module tests/photo_corpus.py: `picture`, `encoded`, `exif` and more."""
+    spec = importlib.util.spec_from_file_location("photo_corpus", _CORPUS)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def corpus(photo_tools: ModuleType) -> tuple:
+    """Every kind of photo, good and hostile."""
+    return photo_tools.photo_corpus()
+
+
+@pytest.fixture(scope="session")
+def good_photos(corpus: tuple) -> tuple:
+    """The kinds that decode."""
+    return tuple(kind for kind in corpus if kind.reason is None)
