@@ -1,0 +1,251 @@
+"""Publishing: the create-only steps that make a version approved and a release true.
+
+Its place in the flow: validation/promote.py decides, this writes. The order is N.targets.json →
+M.releases.json → S.snapshot.json → timestamp.json → readable copies. The first two are where races
+are decided; everything after them is `complete`, which anybody who holds the releaser's key may run
+at any time. timestamp.json has its snapshot's number, so that writing it twice is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tuf.api.metadata import Targets, Timestamp
+
+from artifact_sync.errors import AlreadyExistsError, LostRaceError, TrustError
+from artifact_sync.records import ReleaseRecord
+from artifact_sync.trust.documents import check_listed, is_signed, payload_of, sign, verify, with_signatures
+from artifact_sync.trust.keys import Signer
+from artifact_sync.trust.proposal import ProposedTargets
+from artifact_sync.trust.readable_copies import write_missing_copies
+from artifact_sync.trust.reader import TrustedReader
+from artifact_sync.trust.roles import (
+    RELEASES,
+    Expiries,
+    meta_file,
+    releases_document,
+    snapshot_document,
+    target_file,
+    timestamp_document,
+)
+from artifact_sync.trust.state import SignedState, load_state, read_if_there
+
+
+class Publisher:
+    """Writes one model's metadata with the releaser's key.
+
+    Args:
+        reader: whose bucket, trusted root and memory of what was seen are used.
+        signers: the releaser; two while its key is being changed.
+        expiries: for how long the signatures are to be believed.
+    """
+
+    def __init__(self, reader: TrustedReader, *signers: Signer, expiries: Expiries | None = None) -> None:
+        self.reader = reader
+        self._registry = reader.registry
+        self._signers = signers
+        self._expiries = expiries or Expiries()
+
+    def complete(self, *, now: datetime) -> tuple[str, ...]:
+        """Finish what anybody left half-published, and say in words what that was (nothing: empty).
+
+        Raises:
+            TrustError: an object in the way was not made by the holders of the keys.
+        """
+        done: list[str] = []
+        while True:
+            state = self.state()
+            pending = self._with_pending(state)
+            if pending is not state:
+                self.create_snapshot(pending, now=now)
+                done.extend(_differences(state, pending))
+            elif self._is_published(state):
+                write_missing_copies(self._registry, state)
+                return tuple(done)
+            else:
+                # Looked at again after writing: a slow writer may just have put an older one back.
+                self._write_timestamp(state, now=now)
+                done.append(f"timestamp {state.snapshot.version}")
+
+    def renew(self, *, now: datetime, is_forced: bool = False) -> tuple[str, ...]:
+        """Complete, then sign anew what the releaser signs and what expires soon (or in any case).
+
+        Raises:
+            TrustError: see `complete`; or the releaser's key is not the trusted one.
+        """
+        done = list(self.complete(now=now))
+        state = self.state()
+        if is_forced or state.releases.expires - now < self._expiries.releases / 3:
+            state = self._renew_releases(state, now=now)
+        if is_forced or min(state.snapshot.expires, self._timestamp_expires(state)) <= now:
+            self.create_snapshot(state, now=now)
+            done.append(f"snapshot {state.snapshot.version + 1}")
+        self.complete(now=now)
+        return tuple(done)
+
+    def publish_version(self, proposed: ProposedTargets, signatures: Mapping[str, str], *, now: datetime) -> None:
+        """Create the proposed targets metadata; it is fine when these very bytes are there already.
+
+        Args:
+            proposed: what the approvers signed.
+            signatures: their signatures (hex) by key id.
+            now: the time of completing.
+
+        Raises:
+            LostRaceError: that number was taken by something else.
+            TrustError: the signatures do not meet the approvers' threshold.
+        """
+        state = self.state()
+        data = with_signatures(proposed.document(), signatures)
+        name = f"{proposed.number}.targets.json"
+        verify(state.root, data, role="targets", name=name, kind=Targets)
+        if proposed.number == state.targets.version + 1:
+            with suppress(AlreadyExistsError):
+                self._registry.create_metadata("targets", proposed.number, data)
+        found = read_if_there(self._registry, name)
+        if found is None or payload_of(_next(state.root, found, role="targets", name=name)) != proposed.payload:
+            self.complete(now=now)
+            raise LostRaceError(f"{name} was created by somebody else; sign a new proposal.")
+
+    def publish_release(self, record: ReleaseRecord, *, now: datetime) -> tuple[str, ...]:
+        """Create the release and publish it.
+
+        Raises:
+            LostRaceError: another release has that number.
+            TrustError: the releaser's key is not the trusted one, or see `complete`.
+        """
+        data = record.to_json()
+        path = f"releases/{record.number:06d}.json"
+        listed = target_file(path, data)
+        self._registry.put_blob(data, sha256=listed.hashes["sha256"])
+        while True:
+            state = self.state()
+            if path in state.releases.targets:
+                raise LostRaceError(f"{path} was created by somebody else; look at it before deciding anew.")
+            try:
+                self._create_releases(state, {**state.releases.targets, path: listed}, now=now)
+                return self.complete(now=now)
+            except AlreadyExistsError:
+                # Another release, or the same ones signed anew; which of them shows once it is complete.
+                self.complete(now=now)
+
+    def state(self) -> SignedState:
+        """Return the newest signed state."""
+        return load_state(
+            self._registry, root=self.reader.root, seen_snapshot_number=self.reader.seen_snapshot_number()
+        )
+
+    def create_snapshot(self, state: SignedState, *, now: datetime) -> None:
+        """Create the snapshot that follows; it is fine when another releaser was quicker."""
+        number = state.snapshot.version + 1
+        document = snapshot_document(
+            meta_file(state.targets_file, number=state.targets.version),
+            meta_file(state.releases_file, number=state.releases.version),
+            number=number,
+            expires=now + self._expiries.snapshot,
+        )
+        name = f"{number}.snapshot.json"
+        data = sign(document, self._signers)
+        verify(state.root, data, role="snapshot", name=f"the new {name}", kind=type(document))
+        try:
+            self._registry.create_metadata("snapshot", number, data)
+        except AlreadyExistsError:
+            verify(state.root, self._registry.read_metadata(name), role="snapshot", name=name, kind=type(document))
+
+    def releases_for(self, state: SignedState, targets: Targets, *, now: datetime) -> bytes:
+        """Return the file of the same releases as `targets` delegates them, signed anew where it must be."""
+        number, data = state.releases.version, state.releases_file
+        while not is_signed(targets, data, role=RELEASES, kind=Targets):
+            number += 1
+            found = read_if_there(self._registry, f"{number}.{RELEASES}.json")
+            if found is not None:
+                data = found
+                continue
+            expires = now + self._expiries.releases
+            data = sign(releases_document(state.releases.targets, number=number, expires=expires), self._signers)
+            self._registry.create_metadata(RELEASES, number, data)
+        return data
+
+    def _with_pending(self, state: SignedState) -> SignedState:
+        """Return the state with the next targets and releases that no snapshot lists yet, or `state` itself."""
+        name = f"{state.targets.version + 1}.targets.json"
+        data = read_if_there(self._registry, name)
+        pending = state
+        if data is not None:
+            targets = _next(state.root, data, role="targets", name=name)
+            pending = replace(pending, targets=targets, targets_file=data)
+        name = f"{state.releases.version + 1}.{RELEASES}.json"
+        data = read_if_there(self._registry, name)
+        if data is not None:
+            releases = _next(pending.targets, data, role=RELEASES, name=name)
+            return replace(pending, releases=releases, releases_file=data)
+        if pending is not state:
+            # Approvers may have named another releaser, who must sign the releases anew first.
+            name = f"{state.releases.version}.{RELEASES}.json"
+            verify(pending.targets, state.releases_file, role=RELEASES, name=name, kind=Targets)
+        return pending
+
+    def _renew_releases(self, state: SignedState, *, now: datetime) -> SignedState:
+        try:
+            self._create_releases(state, state.releases.targets, now=now)
+        except AlreadyExistsError:
+            self.complete(now=now)
+            return self.state()
+        return self._with_pending(state)
+
+    def _create_releases(self, state: SignedState, listed: Mapping[str, object], *, now: datetime) -> None:
+        number = state.releases.version + 1
+        document = releases_document(listed, number=number, expires=now + self._expiries.releases)  # type: ignore[arg-type]
+        data = sign(document, self._signers)
+        verify(state.targets, data, role=RELEASES, name=f"the new {number}.{RELEASES}.json", kind=Targets)
+        self._registry.create_metadata(RELEASES, number, data)
+
+    def _timestamp(self, state: SignedState) -> Timestamp | None:
+        data = read_if_there(self._registry, "timestamp.json")
+        try:
+            return verify(state.root, data or b"", role="timestamp", name="timestamp.json", kind=Timestamp)
+        except TrustError:
+            # Removed or overwritten by somebody without the key: writing it again is the repair.
+            return None
+
+    def _timestamp_expires(self, state: SignedState) -> datetime:
+        timestamp = self._timestamp(state)
+        return state.snapshot.expires - timedelta.max if timestamp is None else timestamp.expires
+
+    def _is_published(self, state: SignedState) -> bool:
+        timestamp = self._timestamp(state)
+        if timestamp is None or timestamp.version < state.snapshot.version:
+            return False
+        if timestamp.version > state.snapshot.version:
+            raise TrustError(
+                f"Metadata refused: timestamp.json is number {timestamp.version}, but the newest signed snapshot in "
+                f"the bucket is {state.snapshot.version}. Somebody removed the newer one; restore it from a backup."
+            )
+        check_listed(timestamp.snapshot_meta, state.snapshot_file, name=f"{state.snapshot.version}.snapshot.json")
+        return True
+
+    def _write_timestamp(self, state: SignedState, *, now: datetime) -> None:
+        document = timestamp_document(
+            state.snapshot_file, number=state.snapshot.version, expires=now + self._expiries.timestamp
+        )
+        data = sign(document, self._signers)
+        verify(state.root, data, role="timestamp", name="the new timestamp.json", kind=Timestamp)
+        self._registry.replace_timestamp(data)
+
+
+def _next(delegator: object, data: bytes, *, role: str, name: str) -> Targets:
+    document = verify(delegator, data, role=role, name=name, kind=Targets)  # type: ignore[arg-type]
+    if f"{document.version}.{role}.json" != name:
+        raise TrustError(
+            f"Metadata refused: {name} is a copy of {document.version}.{role}.json under another name. Remove that "
+            "object and find out who can write to the bucket."
+        )
+    return document
+
+
+def _differences(before: SignedState, after: SignedState) -> list[str]:
+    pairs = ((before.targets, after.targets), (before.releases, after.releases))
+    return [path.removesuffix(".json") for old, new in pairs for path in sorted(set(new.targets) - set(old.targets))]
