@@ -28,6 +28,22 @@ DEFAULT_FILE = "liftgate.toml"
 _PREFIX = "LIFTGATE_"
 
 
+class KeySettings(BaseModel):
+    """The table [keys]: the signing keys that this person or machine has.
+
+    Args:
+        root: the root keys' files, of which `keys init` and `keys rotate` need the threshold.
+        approver: the approver's own key file.
+        releaser: the key file of the machine that promotes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: tuple[Path, ...] = ()
+    approver: Path | None = None
+    releaser: Path | None = None
+
+
 class Settings(BaseModel):
     """Everything that can be set; a missing table means that table's defaults."""
 
@@ -35,7 +51,8 @@ class Settings(BaseModel):
 
     model: ModelName
     store: StoreSettings | None = None
-    trust: TrustSettings = TrustSettings()
+    trust: TrustSettings | None = None
+    keys: KeySettings = KeySettings()
     training: TrainingSettings = TrainingSettings()
     validation: ValidationSettings = ValidationSettings()
     agent: AgentSettings = AgentSettings()
@@ -98,6 +115,8 @@ def _resolve_paths(document: dict[str, Any], model: type[BaseModel], base: Path)
             _resolve_paths(value, tables[name], base)
         elif isinstance(value, str) and Path in (field.annotation, *get_args(field.annotation)):
             document[name] = str(base / Path(value).expanduser())
+        elif isinstance(value, list) and Path in get_args(field.annotation):
+            document[name] = [str(base / Path(entry).expanduser()) for entry in value]
 
 
 def _set_from_environment(document: dict[str, Any], name: str, value: str) -> None:

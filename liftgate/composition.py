@@ -1,0 +1,118 @@
+"""Builds collaborators from settings: the one place where the command knows implementations.
+
+Its place in the flow: each verb asks a `Site` for what it needs and nothing else; every method
+imports what it builds, so that a verb loads only its own libraries.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from artifact_sync.errors import NotFoundError, SettingsError
+from artifact_sync.run_folder import RunFolder
+from liftgate.configuration import Settings, load_settings
+from liftgate.output import is_interactive
+
+if TYPE_CHECKING:
+    from artifact_sync.registry import Registry
+    from artifact_sync.trust import SigningKey, TrustedReader
+    from serving.model_server import GrpcModelServer
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one installation's settings make."""
+
+    settings: Settings
+
+    @classmethod
+    def load(cls, config_path: Path | None) -> Site:
+        """Read the settings file.
+
+        Raises:
+            SettingsError: see `load_settings`.
+        """
+        return cls(load_settings(config_path))
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The model's part of the bucket; nothing is contacted yet."""
+        from artifact_sync.registry import Registry
+        from artifact_sync.settings import open_store
+
+        if self.settings.store is None:
+            raise SettingsError('No store is set. Add to the settings file: [store] url = "s3://bucket/prefix".')
+        return Registry(open_store(self.settings.store), model=self.settings.model)
+
+    @cached_property
+    def trusted(self) -> TrustedReader:
+        """The verified view of the bucket."""
+        from artifact_sync.trust import TrustedReader
+
+        trust = self.settings.trust
+        if trust is None:
+            raise SettingsError(
+                "No trusted root is set. Add to the settings file: [trust] metadata_dir = …, root_path = …; "
+                "`liftgate keys init` makes the root."
+            )
+        try:
+            root = trust.root_path.read_bytes()
+        except OSError as error:
+            raise NotFoundError(
+                f"The trusted root {trust.root_path} cannot be read ({error.strerror}). `liftgate keys init` "
+                "writes it; hosts are given a copy when they are set up."
+            ) from None
+        return TrustedReader(self.registry, metadata_dir=trust.metadata_dir, root=root)
+
+    def run(self, run_id: str) -> RunFolder:
+        """Return the folder of a run that exists.
+
+        Raises:
+            NotFoundError: there is no such run; the message names the nearest ones.
+        """
+        folder = RunFolder(self.settings.training.runs_dir / run_id)
+        if "/" in run_id or not folder.path.is_dir():
+            runs = self.settings.training.runs_dir
+            known = sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
+            shown = ", ".join(known[-5:]) or "none yet"
+            raise NotFoundError(f"There is no run {run_id!r} in {runs}. The newest there: {shown}.")
+        return folder
+
+    def model_server(self) -> GrpcModelServer:
+        """Return a client of this host's model server; it connects when it is first used."""
+        from serving.model_server import GrpcModelServer
+
+        return GrpcModelServer(self.settings.agent.server_address)
+
+    def signing_key(self, path: Path | None, *, role: str) -> SigningKey:
+        """Load a private key; the passphrase comes from the environment or a prompt.
+
+        Raises:
+            SettingsError: no key is named, or it cannot be used.
+        """
+        from artifact_sync.trust import KeyFile
+
+        if path is None:
+            raise SettingsError(
+                f"No {role} key is set. Name its file with --key, or add to the settings file: [keys] {role} = …. "
+                "`liftgate keys new NAME` makes one."
+            )
+        return KeyFile(path).load(ask_passphrase=passphrase())
+
+
+def passphrase() -> Callable[[str], str] | None:
+    """Return where passphrases come from: the environment, else a prompt when there is a terminal."""
+    from artifact_sync.trust import passphrase_source
+
+    def ask(sentence: str) -> str:
+        answer: str = click.prompt(sentence, hide_input=True, err=True)
+        return answer
+
+    return passphrase_source(os.environ, prompt=ask if is_interactive() else None)
