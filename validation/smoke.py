@@ -1,0 +1,109 @@
+"""A throw-away model server that holds candidate and champion side by side for the time of judging.
+
+Its place in the flow: validate.py opens it after the scan and measures through it, so that both
+models answer by the path that users' photos take. It serves copies, listens on a private socket,
+and is gone when the `with` block ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from artifact_sync.clock import Clock
+from artifact_sync.errors import ModelServerError
+from artifact_sync.records import GoldenExamples
+from serving.model_server import GrpcModelServer, ModelConfig, ModelServer, VersionState
+from serving.server_process import ServerProcess
+
+_VERSION = 1
+_POLL_SECONDS = 0.02
+
+
+class SmokeServer:
+    """A running server to load exports into, one by one; all of them stay loaded.
+
+    Args:
+        server: the running server.
+        directory: where the copies lie that it serves.
+        load_timeout_seconds: how long one export may take to become available.
+        clock: measures it.
+    """
+
+    def __init__(self, server: ModelServer, *, directory: Path, load_timeout_seconds: float, clock: Clock) -> None:
+        self.server = server
+        self._directory = directory
+        self.load_timeout_seconds = load_timeout_seconds
+        self._clock = clock
+        self._configs: tuple[ModelConfig, ...] = ()
+
+    def load(self, name: str, export: Path) -> float:
+        """Serve a copy of `export` as model `name` and return the seconds until it was available.
+
+        Raises:
+            ModelServerError: the server refuses it, or it is not available in time.
+        """
+        # A copy, not a link: whatever the model does to its files, the originals stay as they are.
+        shutil.copytree(export, self._directory / name / str(_VERSION), symlinks=True)
+        self._configs += (ModelConfig(name=name, base_path=str(self._directory / name), versions=(_VERSION,)),)
+        started = self._clock.monotonic()
+        self.server.reload(self._configs, timeout_seconds=self.load_timeout_seconds)
+        while self._clock.monotonic() - started < self.load_timeout_seconds:
+            if self._is_available(name):
+                return self._clock.monotonic() - started
+            self._clock.sleep(_POLL_SECONDS)
+        raise ModelServerError(
+            f"The model server did not make the {name} available within {self.load_timeout_seconds:g} s."
+        )
+
+    def _is_available(self, name: str) -> bool:
+        for status in self.server.status(name):
+            if status.state is VersionState.END:
+                raise ModelServerError(f"The model server cannot load the {name}: {status.error_message}")
+            if status.state is VersionState.AVAILABLE:
+                return True
+        return False
+
+
+@contextmanager
+def throwaway_server(*, load_timeout_seconds: float, clock: Clock) -> Iterator[SmokeServer]:
+    """Yield a new server without models.
+
+    Raises:
+        ModelServerError: it does not start.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="liftgate-judge-") as directory,
+        ServerProcess(ready_timeout_seconds=load_timeout_seconds) as process,
+        GrpcModelServer(process.target) as server,
+    ):
+        yield SmokeServer(server, directory=Path(directory), load_timeout_seconds=load_timeout_seconds, clock=clock)
+
+
+def replay_golden_examples(server: ModelServer, name: str, golden: GoldenExamples) -> float:
+    """Return the largest distance of any score from the expected one; infinite where a score is not finite.
+
+    Raises:
+        ModelServerError: the model does not answer them.
+    """
+    shape = (golden.height, golden.width, golden.channels)
+    pixels = np.stack(
+        [
+            np.frombuffer(base64.b64decode(example.pixels_base64), dtype=np.uint8).reshape(shape)
+            for example in golden.examples
+        ]
+    )
+    expected = np.array([example.scores for example in golden.examples], dtype=np.float32)
+    scores = server.predict(name, pixels).scores
+    if scores.shape != expected.shape:
+        raise ModelServerError(
+            f"The golden examples of the {name} expect scores of shape {expected.shape}, "
+            f"the server answers {scores.shape}. Export it again."
+        )
+    return float(np.abs(scores - expected).max()) if np.isfinite(scores).all() else float("inf")
