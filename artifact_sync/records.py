@@ -172,11 +172,15 @@ class Receipt(Record):
     at: Timestamp
 
 
+NONE_OF_THESE = "(none of these)"
+"""The corrected label of a photo that shows none of the model's classes."""
+
+
 class FeedbackRecord(Record):
     """`feedback/<day>/<id>.json`: a person's corrected label for a receipt.
 
     `photo_sha256` names the blob with the photo (metadata such as location removed); it is None
-    when the person did not agree to keep the photo.
+    when the person did not agree to keep the photo. `corrected_label` is a label or NONE_OF_THESE.
     """
 
     schema_name: ClassVar[str] = "liftgate.feedback/1"

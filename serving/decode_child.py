@@ -112,7 +112,8 @@ class DecodeChild:
         """Wait until a new process says that it is ready, so that a broken machine is not blamed on photos."""
         if self._is_greeted:
             return
-        if self._read(len(GREETING), time.monotonic() + _START_SECONDS) != GREETING:
+        greeting = self._read(len(GREETING), time.monotonic() + _START_SECONDS)
+        if greeting is None or bytes(greeting) != GREETING:
             self.stop()
             raise CapacityError(
                 "Photos cannot be decoded: the decoding process does not start "
