@@ -22,7 +22,8 @@ from liftgate.output import is_interactive
 
 if TYPE_CHECKING:
     from artifact_sync.registry import Registry
-    from artifact_sync.trust import SigningKey, TrustedReader
+    from artifact_sync.trust import TrustedReader
+    from artifact_sync.trust.keys import SigningKey
     from serving.model_server import GrpcModelServer
 
 
@@ -109,7 +110,7 @@ class Site:
 
 def passphrase() -> Callable[[str], str] | None:
     """Return where passphrases come from: the environment, else a prompt when there is a terminal."""
-    from artifact_sync.trust import passphrase_source
+    from artifact_sync.trust.keys import passphrase_source
 
     def ask(sentence: str) -> str:
         answer: str = click.prompt(sentence, hide_input=True, err=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -35,7 +35,7 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def table(rows: list[tuple[str, ...]], *, header: tuple[str, ...]) -> str:
+def table(rows: Sequence[tuple[str, ...]], *, header: tuple[str, ...]) -> str:
     """Return rows as aligned plain text; the same with and without a terminal."""
     everything = [header, *rows]
     widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
