@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from artifact_sync.store import ObjectStore
 
 _FORMS = "Use dir:/absolute/path or s3://bucket/prefix."
-_BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
-_PREFIX = re.compile(r"^([A-Za-z0-9_][A-Za-z0-9._=+-]*)(/[A-Za-z0-9_][A-Za-z0-9._=+-]*)*$")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._=+-]*)(/[A-Za-z0-9_][A-Za-z0-9._=+-]*)*")
 
 
 class StoreSettings(BaseModel):
@@ -112,7 +112,7 @@ def _check_directory(path: str, *, url: str) -> str:
 def _check_bucket(bucket: str, *, url: str) -> str:
     if "@" in bucket:
         raise ValueError("store url must not hold credentials: keep them in the standard AWS chain.")
-    if not _BUCKET.match(bucket):
+    if not _BUCKET.fullmatch(bucket):
         raise ValueError(
             f"store url {url!r} refused: {bucket!r} is not a bucket's name (3 to 63 lower-case letters, digits, "
             f"dots and hyphens). {_FORMS}"
@@ -121,6 +121,6 @@ def _check_bucket(bucket: str, *, url: str) -> str:
 
 
 def _check_prefix(prefix: str, *, url: str) -> str:
-    if prefix and not _PREFIX.match(prefix):
+    if prefix and not _PREFIX.fullmatch(prefix):
         raise ValueError(f"store url {url!r} refused: the prefix {prefix!r} is not plain names joined by '/'. {_FORMS}")
     return prefix

@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 
 from artifact_sync.errors import InputError
 
-_SEGMENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._=+-]{0,254}$")
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,254}")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class ObjectInfo:
 
 class ObjectStore(Protocol):
     """What a store must do. Keys are `/`-separated plain names; bodies are bytes or a local file.
+
+    A key is never the folder of another ("a" beside "a/b"): a directory cannot hold both.
 
     Every method raises StoreError when the store cannot be reached or refuses the credentials.
     """
@@ -72,7 +74,7 @@ def check_key(key: str) -> str:
     Raises:
         InputError: it is not.
     """
-    if len(key) > 900 or not all(_SEGMENT.match(segment) for segment in key.split("/")):
+    if len(key) > 900 or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
         raise InputError(f"Store key refused: {key!r} is not made of plain names joined by '/'.")
     return key
 

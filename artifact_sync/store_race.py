@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from artifact_sync.errors import AlreadyExistsError, StoreError
 from artifact_sync.store import ObjectStore, read_bytes
 
+_ROUNDS_AT_ONCE = 4
 _WAY_OUT = (
     "It must not be used for promotion: two promoters could both win. Use AWS S3, Ceph RGW, SeaweedFS or another "
     "server that honours If-None-Match (and no proxy that drops the header), or a directory store."
@@ -45,8 +46,9 @@ def race_store(store: ObjectStore, *, rounds: int = 20, contenders: int = 8) -> 
     keys = [f"{folder}/{number:04d}" for number in range(rounds)]
     try:
         _check_second_create(store, f"{folder}/twice")
-        with ThreadPoolExecutor(contenders, thread_name_prefix="race") as pool:
-            losses = sum(_run_round(store, key, pool=pool, contenders=contenders) for key in keys)
+        # Several rounds at once: one server takes a second or more for each round under contention.
+        with ThreadPoolExecutor(_ROUNDS_AT_ONCE, thread_name_prefix="round") as pool:
+            losses = sum(pool.map(lambda key: _run_round(store, key, contenders=contenders), keys))
     finally:
         for key in (f"{folder}/twice", *keys):
             store.delete(key)
@@ -66,11 +68,12 @@ def _check_second_create(store: ObjectStore, key: str) -> None:
     raise StoreError(f"{store!r} ignores conditional writes: it let one key be created twice. {_WAY_OUT}")
 
 
-def _run_round(store: ObjectStore, key: str, *, pool: ThreadPoolExecutor, contenders: int) -> int:
+def _run_round(store: ObjectStore, key: str, *, contenders: int) -> int:
     """Return the number of losers of one round."""
     start = threading.Barrier(contenders)
     bodies = [f"contender {number} {secrets.token_hex(8)}".encode() for number in range(contenders)]
-    won = list(pool.map(lambda body: _create(store, key, body, start=start), bodies))
+    with ThreadPoolExecutor(contenders, thread_name_prefix="race") as pool:
+        won = list(pool.map(lambda body: _create(store, key, body, start=start), bodies))
     winners = [body for body, has_won in zip(bodies, won, strict=True) if has_won]
     if len(winners) != 1:
         raise StoreError(
