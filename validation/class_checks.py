@@ -15,6 +15,7 @@ from validation.proportions import floor_p_values
 from validation.report import ClassMeasurements, Report
 from validation.statistics import holm, margin_p_values
 from validation.verdict import Reason
+from validation.wording import labels_text, p_value_text
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _reasons(check: str, claims: list[_Claim], policy: Policy) -> Iterator[Reaso
             check=check,
             outcome="better",
             statement=f"Kept in {len(passed)} of {len(claims)} classes; closest is {closest.measured.label}: "
-            f"{closest.figures} (p = {closest.kept_p:.3g}).",
+            f"{closest.figures} ({p_value_text(closest.kept_p)}).",
         )
 
 
@@ -108,7 +109,7 @@ def _minimum(policy: Policy) -> int:
 
 def _broken(check: str, claim: _Claim, p_value: float) -> Reason:
     label = claim.measured.label
-    statement = f"{label}: {claim.figures}: broken (p = {p_value:.3g} after Holm's correction)."
+    statement = f"{label}: {claim.figures}: broken ({p_value_text(p_value)} after Holm's correction)."
     return Reason(check=check, outcome="not better", statement=statement, label=label)
 
 
@@ -121,10 +122,6 @@ def _too_few(check: str, claim: _Claim, minimum: int) -> Reason:
 def _undecided(check: str, claim: _Claim, policy: Policy) -> Reason:
     label, needed = claim.measured.label, claim.labels_needed()
     more = None if needed is None else max(1, needed - claim.measured.n)
-    asked = (
-        "no affordable number of labels would decide"
-        if more is None
-        else f"about {more:,} more labels of {label} would decide with {policy.accuracy.power:.0%} power"
-    )
-    statement = f"{label}: {claim.figures}: not shown to hold (p = {claim.kept_p:.3g}); {asked}."
+    asked = labels_text(more, power=policy.accuracy.power, label=label)
+    statement = f"{label}: {claim.figures}: not shown to hold ({p_value_text(claim.kept_p)}); {asked}."
     return Reason(check=check, outcome="cannot tell", statement=statement, label=label, more_labels=more)

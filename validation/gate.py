@@ -24,6 +24,7 @@ from validation.proportions import floor_p_values
 from validation.report import Report
 from validation.statistics import PairedCounts, difference_interval, margin_p_values, superiority_p_value
 from validation.verdict import Outcome, Reason, Verdict
+from validation.wording import labels_text, p_value_text
 
 
 def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
@@ -98,7 +99,7 @@ def _accuracy(report: Report, paired: PairedCounts, policy: Policy) -> Reason:
 def _superiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str, int | None]:
     rule = policy.accuracy
     p_value = superiority_p_value(paired)
-    shown = f"exact one-sided McNemar p = {p_value:.3g}"
+    shown = f"exact one-sided McNemar {p_value_text(p_value)}"
     if p_value <= rule.alpha:
         return "better", f"{shown}, at or under {rule.alpha:g}.", None
     upper = difference_interval(paired, confidence=1 - 2 * rule.alpha)[1]
@@ -108,7 +109,7 @@ def _superiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str, in
         found = f"{shown}: at best it gains {upper:+.4f}, less than the {rule.smallest_gain:g} worth a promotion."
         return "not better", found, None
     more = _more_for_superiority(paired, policy, upper=upper)
-    return "cannot tell", f"{shown}, above {rule.alpha:g}; {_ask_for(more, policy)}", more
+    return "cannot tell", f"{shown}, above {rule.alpha:g}; {labels_text(more, power=rule.power)}.", more
 
 
 def _more_for_superiority(paired: PairedCounts, policy: Policy, *, upper: float) -> int | None:
@@ -130,7 +131,7 @@ def _non_inferiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str
     rule = policy.accuracy
     margin = rule.margin or 0.0
     not_inferior, inferior = margin_p_values(paired, margin=margin)
-    shown = f"score test of a loss of {margin:g}: p = {not_inferior:.3g}"
+    shown = f"score test of a loss of {margin:g}: {p_value_text(not_inferior)}"
     if not_inferior <= rule.alpha:
         return "better", f"{shown}, at or under {rule.alpha:g}: it is not inferior.", None
     if inferior <= rule.alpha:
@@ -139,7 +140,7 @@ def _non_inferiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str
         gain=paired.gain, disagreement=paired.disagreement, margin=margin, alpha=rule.alpha, power=rule.power
     )
     more = None if needed is None else max(1, needed - paired.n)
-    return "cannot tell", f"{shown}, above {rule.alpha:g}; {_ask_for(more, policy)}", more
+    return "cannot tell", f"{shown}, above {rule.alpha:g}; {labels_text(more, power=rule.power)}.", more
 
 
 def _accuracy_floor(report: Report, policy: Policy, floor: float) -> Reason:
@@ -147,12 +148,12 @@ def _accuracy_floor(report: Report, policy: Policy, floor: float) -> Reason:
     reached, missed = floor_p_values(report.candidate.right, report.photos, floor=floor)
     statement = f"Accuracy {accuracy:.4f} on {report.photos:,} photos, the floor is {floor:g}"
     if reached <= rule.alpha:
-        return Reason(check="accuracy floor", outcome="better", statement=f"{statement} (p = {reached:.3g}).")
+        return Reason(check="accuracy floor", outcome="better", statement=f"{statement} ({p_value_text(reached)}).")
     if missed <= rule.alpha:
         return Reason(check="accuracy floor", outcome="not better", statement=f"{statement}: it is missed.")
     needed = labels_for_floor(proportion=accuracy, floor=floor, alpha=rule.alpha, power=rule.power)
     more = None if needed is None else max(1, needed - report.photos)
-    said = f"{statement}: too close to say (p = {reached:.3g}); {_ask_for(more, policy)}"
+    said = f"{statement}: too close to say ({p_value_text(reached)}); {labels_text(more, power=rule.power)}."
     return Reason(check="accuracy floor", outcome="cannot tell", statement=said, more_labels=more)
 
 
@@ -199,9 +200,3 @@ def _limits(report: Report, policy: Policy) -> Iterator[Reason]:
 
 def _bound(check: str, holds: bool, statement: str) -> Reason:
     return Reason(check=check, outcome="better" if holds else "not better", statement=statement)
-
-
-def _ask_for(more: int | None, policy: Policy) -> str:
-    if more is None:
-        return "no affordable number of labels would decide: the difference seems to lie on the line itself."
-    return f"about {more:,} more labels would decide with {policy.accuracy.power:.0%} power."

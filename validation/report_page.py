@@ -24,7 +24,7 @@ from validation.report import ChangedPhoto, Report
 from validation.report_figures import confusion_matrices, forest_plot
 from validation.verdict import Verdict
 
-MAX_THUMBNAILS = 24
+MAX_THUMBNAILS = 18
 MAX_CONFUSIONS = 20
 _THUMBNAIL = InputContract(height=96, width=96, channels=3)
 
