@@ -6,7 +6,7 @@ because Keras' `fit` does not work under MultiWorkerMirroredStrategy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -80,9 +80,8 @@ class TrainingLoop:
                 variable.assign(arrays[name])
 
     def _variables(self) -> Iterator[tuple[str, Any]]:
-        for owner, variables in (("model", self.model.variables), ("optimizer", self.optimizer.variables)):
-            for index, variable in enumerate(variables):
-                yield f"{owner}/{index:04d}/{variable.path}", variable
+        yield from named_variables("model", self.model.variables)
+        yield from named_variables("optimizer", self.optimizer.variables)
 
     def _replicated_step(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
         losses, correct = self.strategy.run(self._replica_step, args=(pixels, labels))
@@ -106,13 +105,37 @@ class TrainingLoop:
         return loss, tf.reduce_sum(right) / batch_size
 
 
-def predict_logits(
-    model: keras.Model, batches: tf.data.Dataset
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the logits float32 [n, classes] and the labels int64 [n] of all batches."""
-    call = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
-    answers = [(call(pixels).numpy(), labels.numpy()) for pixels, labels in batches]
-    return np.concatenate([logits for logits, _ in answers]), np.concatenate([labels for _, labels in answers])
+class Predictor:
+    """The trained model on this process's own device, for evaluation and export.
+
+    With one replica it is the model in training itself. Else it is a copy, since a model that is
+    spread over replicas can only be called by all of them together.
+    """
+
+    def __init__(self, loop: TrainingLoop, *, contract: InputContract, class_count: int) -> None:
+        self._is_copy = loop.strategy.num_replicas_in_sync > 1
+        self.model = (
+            build_model(loop.config.model, contract=contract, class_count=class_count) if self._is_copy else loop.model
+        )
+        self._call = tf.function(lambda pixels: self.model(pixels, training=False), reduce_retracing=True)
+
+    def take(self, loop: TrainingLoop) -> None:
+        """Take over the weights as they are; with several workers all of them must call it at the same step."""
+        if self._is_copy:
+            arrays = loop.arrays()
+            for name, variable in named_variables("model", self.model.variables):
+                variable.assign(arrays[name])
+
+    def logits(self, batches: tf.data.Dataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return the logits float32 [n, classes] and the labels int64 [n] of all batches."""
+        answers = [(self._call(pixels).numpy(), labels.numpy()) for pixels, labels in batches]
+        return np.concatenate([logits for logits, _ in answers]), np.concatenate([labels for _, labels in answers])
+
+
+def named_variables(owner: str, variables: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each variable with a name that is unique and the same in every process."""
+    for index, variable in enumerate(variables):
+        yield f"{owner}/{index:04d}/{variable.name}", variable
 
 
 def _schedule(table: OptimizationTable, total_steps: int) -> Any:

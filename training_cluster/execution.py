@@ -1,0 +1,171 @@
+"""One execution of the trainer with TensorFlow: prepare the process, train, export, describe.
+
+Its place in the flow: the trainer imports this once it knows that there is something to train. The
+run folder gets its files in the order events and checkpoints → export → run.json → manifest.json,
+and the last of them makes the run complete.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from artifact_sync.clock import Clock
+from artifact_sync.durable import write_durably
+from artifact_sync.errors import TrainingError
+from artifact_sync.manifest import build_manifest
+from artifact_sync.records import RunRecord
+from artifact_sync.run_folder import RunFolder
+from training_cluster.config import ExecutionTable, TrainingConfig
+from training_cluster.data_manifest import DataManifest
+from training_cluster.export import export_model
+from training_cluster.input_pipeline import ExampleSplit, validation_batches
+from training_cluster.interruption import Interruption
+from training_cluster.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
+from training_cluster.session import Surroundings, TrainingSession
+from training_cluster.workers import Workers
+
+if TYPE_CHECKING:
+    from training_cluster.trainer import TrainingTask
+
+_PARITY_EXAMPLES = 64
+
+
+class Execution:
+    """A task with all that it needs; `run` does it.
+
+    Making one configures TensorFlow for this process and, with several workers, waits for them.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        *,
+        config: TrainingConfig,
+        manifest: DataManifest,
+        clock: Clock,
+        interruption: Interruption,
+    ) -> None:
+        self.task = task
+        self.config = config
+        self.manifest = manifest
+        self.clock = clock
+        self.interruption = interruption
+        self.folder = RunFolder(task.run_dir)
+        self.split = ExampleSplit(task.data_dir, manifest, config)
+        self.workers = _prepare(config.execution)
+
+    def run(self) -> bool:
+        """Train, and return whether the run is complete; False means interrupted at a checkpoint."""
+        start = self._start()
+        began = time.monotonic()
+        with self.interruption.listening():
+            try:
+                session = TrainingSession(self._surroundings(start))
+                if not session.run():
+                    return False
+            except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+                raise TrainingError(
+                    f"Training stopped: out of memory with batches of {self.config.optimization.batch_size} examples. "
+                    "Lower optimization.batch_size, or data.shuffle_megabytes, and train under another run id."
+                ) from error
+        if self.workers.is_chief:
+            self._finish(session, start, seconds=time.monotonic() - began)
+        return True
+
+    def _start(self) -> TrainingStart:
+        start = TrainingStart(
+            run_id=self.task.run_id,
+            model=self.task.model,
+            trained_by=self.task.trained_by,
+            started_at=self.clock.now(),
+            config=self.config.resolved(),
+            config_sha256=self.config.sha256,
+            data_manifest_sha256=self.manifest.sha256,
+        )
+        return start.begin(self.folder.path) if self.workers.is_chief else start
+
+    def _surroundings(self, start: TrainingStart) -> Surroundings:
+        return Surroundings(
+            workers=self.workers,
+            config=self.config,
+            manifest=self.manifest,
+            split=self.split,
+            folder=self.folder,
+            clock=self.clock,
+            interruption=self.interruption,
+            binding={"configuration": start.config_sha256, "dataset": start.data_manifest_sha256},
+        )
+
+    def _finish(self, session: TrainingSession, start: TrainingStart, *, seconds: float) -> None:
+        evaluation = session.evaluation()
+        samples = np.concatenate([pixels.numpy() for pixels, _ in validation_batches(self.split).take(1)])
+        report = export_model(
+            session.predictor.model,
+            export_dir=self.folder.export,
+            contract=self.manifest.contract,
+            labels=self.manifest.labels,
+            model_name=self.task.model,
+            sample_pixels=samples[:_PARITY_EXAMPLES],
+        )
+        metrics = {
+            "validation_accuracy": evaluation.accuracy,
+            "validation_loss": evaluation.loss,
+            "validation_examples": float(self.split.validation_count),
+            "training_examples": float(self.split.training_count),
+            "steps": float(session.step),
+            "images_per_second": session.images_per_second,
+            "last_start_seconds": seconds,
+            "export_bytes": float(report.size_bytes),
+            "export_parity_difference": report.parity_difference,
+        }
+        write_durably(self.folder.run_json, self._record(start, metrics).to_json())
+        write_durably(self.folder.manifest_json, build_manifest(self.folder.export).to_json())
+        session.report_complete()
+
+    def _record(self, start: TrainingStart, metrics: dict[str, float]) -> RunRecord:
+        code = code_state(PACKAGE_DIR)
+        threads = {
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+            "workers": self.workers.count,
+        }
+        devices = tuple(
+            str(tf.config.experimental.get_device_details(device).get("device_name", device.name))
+            for device in tf.config.list_physical_devices("GPU")
+        )
+        return RunRecord(
+            run_id=start.run_id,
+            model=start.model,
+            trained_by=start.trained_by,
+            started_at=start.started_at,
+            finished_at=self.clock.now(),
+            code_commit=code.commit,
+            code_dirty=code.is_dirty,
+            data_manifest_sha256=start.data_manifest_sha256,
+            config=start.config,
+            config_sha256=start.config_sha256,
+            seed=self.config.execution.seed,
+            is_deterministic=self.config.execution.is_deterministic,
+            environment=environment(threads=threads),
+            hardware=hardware(accelerators=devices),
+            metrics=metrics,
+            labels=self.manifest.labels,
+            input_contract=self.manifest.contract,
+        )
+
+
+def _prepare(table: ExecutionTable) -> Workers:
+    # In this order: TensorFlow takes threads only before and a strategy only as its first use.
+    if table.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(table.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(table.threads)
+    workers = Workers.join()
+    if table.is_deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(table.seed)
+    return workers

@@ -1,0 +1,122 @@
+"""The program that trains one run on a host: `python -m training_cluster.trainer`.
+
+Its place in the flow: clusters start it; it reads shards and configuration and fills the run folder.
+Starting it again goes on from the newest checkpoint, and leaves a complete run as it is. Exit codes:
+0 complete, 75 interrupted at a checkpoint, else the code of the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact_sync.clock import Clock, SystemClock
+from artifact_sync.errors import InputError, LiftgateError, RefusedError
+from artifact_sync.run_folder import RunFolder
+from training_cluster.cluster import INTERRUPTED_EXIT_CODE
+from training_cluster.config import load_config
+from training_cluster.data_manifest import load_data_manifest, verify_shards
+from training_cluster.interruption import Interruption
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What one execution of the trainer is asked to do.
+
+    Attributes:
+        run_dir: the run folder; it is made when missing.
+        run_id: its name.
+        model: the model's name.
+        config_path: the training's TOML file.
+        data_dir: the folder with data_manifest.json and its shards.
+        trained_by: who asked for it.
+    """
+
+    run_dir: Path
+    run_id: str
+    model: str
+    config_path: Path
+    data_dir: Path
+    trained_by: str
+
+
+def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bool:
+    """Bring the run to its end and return True, or to a checkpoint when interrupted and return False.
+
+    Raises:
+        SettingsError: the configuration is wrong.
+        NotFoundError: there is no dataset.
+        RefusedError: the run belongs to another configuration or other data, or another process trains it.
+        IntegrityError: shards are not what their manifest says.
+        TrainingError: no candidate came out of it.
+    """
+    folder = RunFolder(task.run_dir)
+    if folder.is_complete:
+        return True
+    if folder.run_id != task.run_id:
+        raise InputError(f"Training refused: run {task.run_id} cannot lie in {task.run_dir}; the folder bears its id.")
+    config = load_config(task.config_path)
+    manifest = load_data_manifest(task.data_dir)
+    verify_shards(task.data_dir, manifest)
+    # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
+    from training_cluster.execution import Execution  # noqa: PLC0415
+
+    execution = Execution(task, config=config, manifest=manifest, clock=clock, interruption=interruption)
+    with _only_trainer(task.run_dir, index=execution.workers.index):
+        return execution.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Execute the command line; talk goes to stderr, progress to stdout."""
+    task = _parse(arguments)
+    # TensorFlow's start-up lines would bury our own; who wants them sets the variable.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        is_complete = train(task, clock=SystemClock(), interruption=Interruption())
+    except LiftgateError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0 if is_complete else INTERRUPTED_EXIT_CODE
+
+
+@contextmanager
+def _only_trainer(run_dir: Path, *, index: int) -> Iterator[None]:
+    """Hold the run's lock, which the kernel lets go whatever ends this process."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_dir / f".trainer-{index}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RefusedError(f"Training refused: another process trains run {run_dir.name} in {run_dir}.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _parse(arguments: Sequence[str] | None) -> TrainingTask:
+    parser = argparse.ArgumentParser(prog="python -m training_cluster.trainer", description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run folder, runs/<run id>")
+    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--config", type=Path, required=True, help="the training's TOML file")
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder with data_manifest.json")
+    parser.add_argument("--trained-by", required=True, help="who asked for it")
+    options = parser.parse_args(arguments)
+    return TrainingTask(
+        run_dir=options.run_dir.resolve(),
+        run_id=options.run_id,
+        model=options.model,
+        config_path=options.config,
+        data_dir=options.data_dir,
+        trained_by=options.trained_by,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
