@@ -284,13 +284,12 @@ def _names(keys: Sequence[PublicKey]) -> list[dict[str, str]]:
 
 
 def _describe(roles: Roles) -> str:
+    holders = (
+        ("root", roles.root_threshold, roles.root),
+        ("approvers", roles.approval_threshold, roles.approvers),
+        ("releaser", 1, (roles.releaser,)),
+    )
     rows = [
-        ("root", f"{roles.root_threshold} of {len(roles.root)}", ", ".join(key.name for key in roles.root)),
-        (
-            "approvers",
-            f"{roles.approval_threshold} of {len(roles.approvers)}",
-            ", ".join(k.name for k in roles.approvers),
-        ),
-        ("releaser", "1 of 1", roles.releaser.name),
+        (role, f"{threshold} of {len(keys)}", ", ".join(key.name for key in keys)) for role, threshold, keys in holders
     ]
     return table(rows, header=("role", "must sign", "holders"))

@@ -1,0 +1,143 @@
+"""The demo's two sites in one folder, and how its steps call the command: as separate processes, like people do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifact_sync.errors import LiftgateError
+from liftgate.demo.narration import Narrator
+
+
+class DemoError(LiftgateError):
+    """A step of the demo did not do what the story says it does."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        """The JSON that a command with `--json` printed."""
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One installation: a folder with its own liftgate.toml.
+
+    Attributes:
+        folder: the working directory of its commands.
+        environment: what its processes have beside this process's environment, such as credentials.
+        narrator: where commands are shown.
+    """
+
+    folder: Path
+    environment: Mapping[str, str]
+    narrator: Narrator
+
+    def run(self, *words: str, expected: Sequence[int] = (0,), is_quiet: bool = False) -> Outcome:
+        """Run `liftgate WORDS` here and return how it ended.
+
+        Raises:
+            DemoError: it ended with another exit code than the expected ones.
+        """
+        if not is_quiet:
+            self.narrator.command(("liftgate", *words))
+        done = subprocess.run(
+            [sys.executable, "-m", "liftgate", *words],
+            cwd=self.folder,
+            env=self.variables(),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode not in expected:
+            raise DemoError(
+                f"`liftgate {' '.join(words)}` ended with exit code {done.returncode} in {self.folder}:\n"
+                f"{done.stdout}{done.stderr}"
+            )
+        if not is_quiet and done.returncode == 0:
+            self.narrator.output(done.stdout)
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def refused(self, name: str, *words: str) -> None:
+        """Run a command that must be refused, and show the message."""
+        outcome = self.run(*words, expected=range(1, 70))
+        self.narrator.refusal(name, outcome.stderr or outcome.stdout, exit_code=outcome.exit_code)
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment of this site's processes."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LIFTGATE_", "AWS_"))}
+        return {**kept, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1", **self.environment}
+
+
+def make_sites(
+    folder: Path, *, store: Mapping[str, str], environment: Mapping[str, str], inventory: Path, narrator: Narrator
+) -> tuple[Site, Site]:
+    """Make the training site and the serving site anew under `folder`, each with its settings."""
+    shutil.rmtree(folder, ignore_errors=True)
+    training, serving = folder / "training-site", folder / "serving-site"
+    for site in (training, serving):
+        site.mkdir(parents=True)
+    store_table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in store.items())
+    (training / "liftgate.toml").write_text(
+        f"""\
+model = "photos"
+
+[store]
+{store_table}
+[trust]
+metadata_dir = "metadata"
+root_path = "root.json"
+
+[keys]
+root = ["keys/root"]
+approver = "keys/approver"
+releaser = "keys/releaser"
+
+[training]
+runs_dir = "runs"
+data_dir = "dataset"
+inventory = {json.dumps(str(inventory))}
+trained_by = "trainer"
+
+[validation]
+holdout_dir = "holdout"
+policy_path = "policy.toml"
+"""
+    )
+    (serving / "liftgate.toml").write_text(
+        f"""\
+model = "photos"
+
+[store]
+{store_table}
+[trust]
+metadata_dir = "metadata"
+root_path = "root.json"
+
+[agent]
+host = "serving-host-1"
+models_dir = "models"
+server_address = "unix:{serving / "model-server.sock"}"
+poll_seconds = 0.5
+bake_seconds = 600
+
+[web]
+"""
+    )
+    return Site(training, environment, narrator), Site(serving, environment, narrator)
