@@ -59,6 +59,18 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
+def example_source(data: bytes) -> bytes:
+    """Return the `source` of an example that `example` made: its feature comes last, and it is the feature's end.
+
+    Raises:
+        IntegrityError: it is no such example.
+    """
+    source = data[-32:]
+    if not data.endswith(_field(1, _map_entry(b"source", _field(1, _field(1, source))))):
+        raise IntegrityError("TFRecord file refused: a record was not written by `liftgate dataset build`.")
+    return source
+
+
 def _map_entry(name: bytes, value: bytes) -> bytes:
     return _field(1, name) + _field(2, value)
 
