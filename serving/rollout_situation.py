@@ -1,0 +1,89 @@
+"""All that a roll-out decision may rest on, as plain data.
+
+Its place in the flow: the agent observes it before each step and hands it to rollout.plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from artifact_sync.records import ReleaseRecord
+from serving.agent_state import AgentState, Failure
+from serving.model_server import VersionState
+from serving.rollout_acknowledgement import Trouble
+from serving.rollout_steps import Step
+
+_LIVE = (VersionState.START, VersionState.LOADING, VersionState.AVAILABLE)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a decision may rest on.
+
+    Args:
+        now: the time at which the tick began.
+        state: what the agent remembers.
+        desired: the newest trusted release; None when there is none or it cannot be known now.
+        server: what the server reports, version → state; None when it cannot be reached.
+        labels: label → version that the server answers with.
+        on_disk: versions with a directory; `verified`: those whose every digest was checked.
+        proved: versions that gave the golden answers in this tick.
+        blocked: versions that could not be had in this tick.
+        done: the steps of this tick so far; none is taken twice.
+        is_config_safe: whether the start-up file lists verified versions only.
+        is_config_current: whether it lists exactly what was accepted.
+        leftovers: paths that interrupted steps left on the disk.
+        is_bucket_reachable: whether the bucket could be reached in this tick.
+        trouble: what is wrong with the host or the bucket's metadata, apart from any release.
+    """
+
+    now: datetime
+    state: AgentState
+    desired: ReleaseRecord | None = None
+    server: Mapping[int, VersionState] | None = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    on_disk: frozenset[int] = frozenset()
+    verified: frozenset[int] = frozenset()
+    proved: frozenset[int] = frozenset()
+    blocked: frozenset[int] = frozenset()
+    done: tuple[Step, ...] = ()
+    is_config_safe: bool = True
+    is_config_current: bool = True
+    leftovers: tuple[str, ...] = ()
+    is_bucket_reachable: bool = True
+    trouble: Trouble | None = None
+
+    @property
+    def available(self) -> frozenset[int]:
+        """Versions that the server answers with."""
+        return frozenset(v for v, state in (self.server or {}).items() if state is VersionState.AVAILABLE)
+
+    @property
+    def live(self) -> frozenset[int]:
+        """Versions that are in the server's memory or on the way there."""
+        return frozenset(v for v, state in (self.server or {}).items() if state in _LIVE)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that holds now: of this release, and not yet due for another try."""
+        failure = self.state.failure
+        if failure is None or (self.desired is not None and self.desired.number != failure.release):
+            return None
+        return failure if failure.retry_at is None or self.now < failure.retry_at else None
+
+    def is_usable(self, version: int) -> bool:
+        """Whether the server answers with the version, or could be told to load it now."""
+        failure = self.failure
+        is_at_fault = failure is not None and failure.version == version
+        if failure is not None and is_at_fault and failure.cause in {"withdrawn", "golden"}:
+            return False
+        return version in self.available or (version in self.verified and not is_at_fault)
+
+    @property
+    def baking(self) -> frozenset[int]:
+        """The version before, while it is still in memory and its time is not over."""
+        baking = self.state.baking
+        is_due = baking is not None and self.now < baking.until and baking.version in self.available
+        return frozenset({baking.version}) if baking is not None and is_due else frozenset()

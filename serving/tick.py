@@ -1,0 +1,257 @@
+"""One tick: refresh trust, then observe, decide and act until there is nothing to do.
+
+Its place in the flow: Agent.tick makes one and runs it once. Whatever goes wrong, what is served
+stays served, the reason is on record, and the host says so in the bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from artifact_sync.clock import Clock
+from artifact_sync.errors import LiftgateError, ModelServerError, StoreError, TrustError
+from artifact_sync.records import ReleaseRecord
+from serving.agent_state import AgentState, after_failure
+from serving.model_server import VersionState
+from serving.rollout import plan, release_labels
+from serving.rollout_acknowledgement import Trouble
+from serving.rollout_situation import Situation
+from serving.rollout_steps import KeepForBake, Nothing, ProbeVersion, PullVersion, Step
+from serving.server_driver import StopRequestedError
+from serving.start_config import read_start_config, versions_named
+from serving.step_runner import StepRunner, VersionSource
+from serving.tick_report import StepReport, TickOutcome, TickReport
+from serving.tick_trouble import classify, exit_code_of, from_os_error, is_about_release, version_at_fault
+
+_MAX_STEPS = 50
+
+
+class TrustedReleases(VersionSource, Protocol):
+    """The signed releases and versions at one moment, such as a TrustedView."""
+
+    def latest_release(self) -> ReleaseRecord | None:
+        """Return the newest release, None before the first; or raise TrustError or StoreError."""
+        ...
+
+
+class TrustSource(Protocol):
+    """Where trusted releases come from, such as a TrustedReader."""
+
+    def refresh(self) -> TrustedReleases:
+        """Return the newest state, or raise TrustError or StoreError."""
+        ...
+
+
+class Tick:
+    """What one tick knows; use it once.
+
+    Args:
+        runner: carries out steps; its state file is the agent's memory.
+        trust: where trusted releases come from.
+        clock: time.
+        should_stop: asked between steps.
+    """
+
+    def __init__(
+        self, runner: StepRunner, *, trust: TrustSource, clock: Clock, should_stop: Callable[[], bool]
+    ) -> None:
+        self._runner = runner
+        self._trust = trust
+        self._clock = clock
+        self._should_stop = should_stop
+        self._now = clock.now()
+        self._desired: ReleaseRecord | None = None
+        self._trouble: Trouble | None = None
+        self._is_bucket_reachable = True
+        self._is_stopped = False
+        self._proved: set[int] = set()
+        self._blocked: set[int] = set()
+        self._done: list[Step] = []
+        self._steps: list[StepReport] = []
+        self._notes: list[str] = []
+        self._error: LiftgateError | None = None
+
+    def run(self) -> TickReport:
+        """Run the tick and return what became of it."""
+        runner = self._runner
+        runner.began_seconds = self._clock.monotonic()
+        runner.versions = None
+        try:
+            self._notes += [note for note in (runner.state_file.load(),) if note]
+            self._refresh()
+            situation, ending = self._settle()
+        except OSError as error:
+            raise from_os_error(error) from error
+        return self._report(situation, ending)
+
+    def _refresh(self) -> None:
+        try:
+            view = self._trust.refresh()
+            desired = view.latest_release()
+            self._refuse_older(desired)
+        except StoreError as error:
+            self._is_bucket_reachable = False
+            self._keep_error(error)
+        except LiftgateError as error:
+            # A record that does not parse or is not there is as little to be believed as a bad signature.
+            self._trouble = Trouble(cause="trust", outcome="refused", detail=str(error))
+            self._keep_error(error)
+        else:
+            self._runner.versions = view
+            self._desired = desired
+            state = self._runner.state_file.state
+            if desired is not None and desired.number > state.highest_release:
+                self._runner.state_file.write_if_room(state.model_copy(update={"highest_release": desired.number}))
+
+    def _refuse_older(self, desired: ReleaseRecord | None) -> None:
+        seen, found = self._runner.state_file.state.highest_release, desired.number if desired is not None else 0
+        if found < seen:
+            raise TrustError(
+                f"Release refused: the bucket's newest is {found}, this host has seen {seen}. This looks like a "
+                "rollback of the bucket: somebody put an old state back. Find out who can write to it."
+            )
+
+    def _settle(self) -> tuple[Situation, Step]:
+        for _ in range(_MAX_STEPS):
+            situation = self._observe()
+            if self._should_stop() or self._is_stopped:
+                self._is_stopped = True
+                return situation, Nothing(reason="asked to stop; the next tick goes on from here")
+            step = plan(situation)
+            if isinstance(step, Nothing | KeepForBake):
+                return situation, step
+            self._carry_out(step, situation)
+        raise ModelServerError(
+            f"Tick given up after {_MAX_STEPS} steps, the last was {self._steps[-1].name}: something else changes "
+            "this host at the same time. Find out what configures the model server or writes to models_dir."
+        )
+
+    def _observe(self) -> Situation:
+        runner, state = self._runner, self._runner.state_file.state
+        server, labels, trouble = self._look_at_server()
+        directories = runner.directories
+        on_disk = directories.numbers()
+        desired = frozenset(self._desired.versions) if self._desired is not None else frozenset()
+        config = read_start_config(runner.settings.config_path)
+        named = versions_named(config, model=runner.registry.model)
+        of_interest = {*desired, *named, *(state.accepted.labels.values() if state.accepted else ()), state.last_good}
+        verified = frozenset(version for version in on_disk & of_interest if runner.is_verified(version))
+        return Situation(
+            now=self._now,
+            state=state,
+            desired=self._desired,
+            server=server,
+            labels=labels,
+            on_disk=on_disk,
+            verified=verified,
+            proved=frozenset(self._proved),
+            blocked=frozenset(self._blocked),
+            done=tuple(self._done),
+            is_config_safe=named <= verified,
+            is_config_current=config == runner.start_config(),
+            leftovers=tuple(str(path) for path in directories.leftovers(wanted=desired)),
+            is_bucket_reachable=self._is_bucket_reachable,
+            trouble=trouble,
+        )
+
+    def _look_at_server(self) -> tuple[dict[int, VersionState] | None, dict[str, int], Trouble | None]:
+        driver = self._runner.driver
+        try:
+            statuses = {version: status.state for version, status in driver.statuses().items()}
+            return statuses, driver.labels(), self._trouble
+        except ModelServerError as error:
+            self._keep_error(error)
+            return None, {}, Trouble(cause="server", outcome="failed", detail=str(error))
+
+    def _carry_out(self, step: Step, situation: Situation) -> None:
+        began, error = self._clock.monotonic(), ""
+        self._done.append(step)
+        try:
+            self._runner.run(step)
+        except StopRequestedError:
+            self._is_stopped, error = True, "stopped"
+        except (LiftgateError, OSError) as caught:
+            found = caught if isinstance(caught, LiftgateError) else from_os_error(caught)
+            self._went_wrong(step, found, situation)
+            error = str(found)
+        else:
+            if isinstance(step, ProbeVersion):
+                self._proved.add(step.version)
+        seconds = round(self._clock.monotonic() - began, 3)
+        self._steps.append(StepReport(type(step).__name__, str(step), seconds, error))
+
+    def _went_wrong(self, step: Step, error: LiftgateError, situation: Situation) -> None:
+        self._keep_error(error)
+        if isinstance(step, PullVersion):
+            self._blocked.add(step.version)
+        if isinstance(error, StoreError):
+            self._is_bucket_reachable = False
+            return
+        trouble = classify(step, error)
+        if not is_about_release(step, error, situation=situation):
+            self._trouble = self._trouble or trouble
+            return
+        state, settings = self._runner.state_file.state, self._runner.settings
+        release = situation.desired.number if situation.desired is not None else _accepted_release(state)
+        failed = after_failure(
+            state,
+            release=release,
+            version=version_at_fault(step, error),
+            cause=trouble.cause,
+            outcome=trouble.outcome,
+            detail=trouble.detail,
+            now=self._clock.now(),
+            retry_seconds=settings.retry_seconds,
+            retry_limit_seconds=settings.retry_limit_seconds,
+        )
+        self._runner.state_file.write_if_room(failed)
+
+    def _keep_error(self, error: LiftgateError) -> None:
+        self._error = self._error or error
+        if str(error) not in self._notes:
+            self._notes.append(str(error))
+
+    def _report(self, situation: Situation, ending: Step) -> TickReport:
+        runner, failure = self._runner, situation.state.failure
+        outcome, exit_code = self._outcome(situation)
+        said = [*self._notes]
+        if failure is not None and situation.desired is not None and failure.release == situation.desired.number:
+            retry = f"It is tried again after {failure.retry_at:%H:%M:%S} UTC." if failure.retry_at else ""
+            said += [failure.detail] if failure.detail not in said else []
+            said += [retry] if retry else []
+        said.append(str(ending))
+        return TickReport(
+            model=runner.registry.model,
+            host=runner.settings.host,
+            at=self._now,
+            release=situation.desired.number if situation.desired is not None else None,
+            outcome=outcome,
+            detail=" ".join(said),
+            served=None if situation.server is None else dict(situation.labels),
+            loaded=tuple(sorted(situation.available)),
+            steps=tuple(self._steps),
+            seconds=round(self._clock.monotonic() - runner.began_seconds, 3),
+            exit_code=exit_code,
+        )
+
+    def _outcome(self, situation: Situation) -> tuple[TickOutcome, int]:
+        failure, desired = situation.state.failure, situation.desired
+        if self._is_stopped:
+            return "stopped", 0
+        if situation.server is None or not self._is_bucket_reachable:
+            return "unreachable", self._error.exit_code if self._error is not None else 0
+        if situation.trouble is not None:
+            return situation.trouble.outcome, exit_code_of(situation.trouble.cause)
+        if desired is not None and failure is not None and failure.release == desired.number:
+            return failure.outcome, exit_code_of(failure.cause)
+        if self._error is not None:
+            return "failed", self._error.exit_code
+        is_served = desired is not None and dict(situation.labels) == release_labels(desired)
+        return ("serving", 0) if is_served else ("idle", 0)
+
+
+def _accepted_release(state: AgentState) -> int:
+    # A version is only ever loaded for a desired release or for the accepted one.
+    assert state.accepted is not None
+    return state.accepted.release

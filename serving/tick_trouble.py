@@ -1,0 +1,96 @@
+"""What an error in a tick means: its cause in one word, whose fault it is, how to say it.
+
+Its place in the flow: tick.py asks here when a step did not go well; pure but for the reading of
+errors that the operating system gave.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from artifact_sync.errors import (
+    CapacityError,
+    IntegrityError,
+    LiftgateError,
+    ModelServerError,
+    ModelServerUnavailableError,
+    SettingsError,
+    TrustError,
+)
+from serving.agent_state import Cause, Outcome
+from serving.rollout_acknowledgement import Trouble
+from serving.rollout_situation import Situation
+from serving.rollout_steps import LoadVersions, MoveLabels, ProbeVersion, PullVersion, Step
+from serving.server_driver import VersionRejectedError
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_EXIT_CODES: dict[Cause, int] = {
+    "trust": TrustError.exit_code,
+    "integrity": IntegrityError.exit_code,
+    "capacity": CapacityError.exit_code,
+    "host": SettingsError.exit_code,
+    "server": ModelServerError.exit_code,
+    "load": ModelServerError.exit_code,
+    "golden": ModelServerError.exit_code,
+    "labels": ModelServerError.exit_code,
+    "withdrawn": 0,
+}
+
+
+def classify(step: Step, error: LiftgateError) -> Trouble:
+    """Return the cause and the outcome that the acknowledgement will carry."""
+    cause, outcome = _cause(step, error)
+    return Trouble(cause=cause, outcome=outcome, detail=str(error))
+
+
+def _cause(step: Step, error: LiftgateError) -> tuple[Cause, Outcome]:
+    if isinstance(error, VersionRejectedError):
+        return ("golden" if isinstance(step, ProbeVersion) else "load"), "failed"
+    if isinstance(error, ModelServerError):
+        is_answer = isinstance(step, MoveLabels) and not isinstance(error, ModelServerUnavailableError)
+        return ("labels" if is_answer else "server"), "failed"
+    if isinstance(error, CapacityError):
+        return "capacity", "refused"
+    if isinstance(error, TrustError):
+        return "trust", "refused"
+    if isinstance(step, ProbeVersion | PullVersion):
+        return ("golden" if isinstance(step, ProbeVersion) else "integrity"), "refused"
+    return "host", "failed"
+
+
+def is_about_release(step: Step, error: LiftgateError, *, situation: Situation) -> bool:
+    """Return whether the release is to be put off; otherwise the host or the server is in trouble."""
+    if isinstance(error, VersionRejectedError):
+        return True
+    desired, accepted = situation.desired, situation.state.accepted
+    if desired is None:
+        return False
+    if isinstance(step, PullVersion | ProbeVersion):
+        return step.version in desired.versions
+    # A server that dies while it takes a new release may die of it: that is not tried at every tick.
+    is_new = accepted is None or accepted.release != desired.number
+    return isinstance(step, LoadVersions | MoveLabels) and is_new and situation.failure is None
+
+
+def version_at_fault(step: Step, error: LiftgateError) -> int | None:
+    """Return the version that cannot be used, if it is one."""
+    if isinstance(error, VersionRejectedError):
+        return error.version
+    return step.version if isinstance(step, PullVersion | ProbeVersion) else None
+
+
+def exit_code_of(cause: Cause) -> int:
+    """Return the exit code that documents a cause."""
+    return _EXIT_CODES[cause]
+
+
+def from_os_error(error: OSError) -> LiftgateError:
+    """Return what the operating system said, as an error of ours."""
+    word, where = error.strerror or str(error), error.filename or "a file"
+    if error.errno in _NO_ROOM:
+        return CapacityError(
+            f"The agent could not write {where}: {word}. Make room on that disk; it goes on by itself."
+        )
+    return SettingsError(
+        f"The agent could not use {where}: {word}. Check that the disk is healthy and that this user may write there."
+    )
