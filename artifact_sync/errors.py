@@ -100,7 +100,7 @@ class PhotoError(InputError):
     """A photo is refused; `reason` is a short stable word for programs.
 
     Reasons: not-an-image, format-not-allowed, too-many-bytes, too-many-pixels, too-many-scans,
-    too-many-frames, truncated, decode-limit, decode-failed, busy.
+    too-many-frames, truncated, decode-limit, decode-failed, metadata-not-removable, busy.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

@@ -19,12 +19,12 @@ def without_metadata(data: bytes, limits: PhotoLimits = PhotoLimits()) -> bytes:
 
     Raises:
         PhotoError: as `decode_photo` for a photo that is refused before decoding; or
-            format-not-allowed for HEIC, whose metadata cannot be taken out without encoding anew.
+            metadata-not-removable for HEIC, whose metadata cannot be taken out without encoding anew.
     """
     structure = read_structure(data, limits)
     if structure.format == "HEIF":
         raise PhotoError(
             "Photo not kept: metadata cannot be taken out of a HEIC file without loss. Send it as JPEG.",
-            reason="format-not-allowed",
+            reason="metadata-not-removable",
         )
     return structure.keep("essential", "colour", orientation=structure.orientation)
