@@ -193,7 +193,7 @@ class GrpcModelServer:
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
             call = self._channel.unary_unary(
-                method, request_serializer=Message.SerializeToString, response_deserializer=response_type.FromString
+                method, request_serializer=_bytes_of, response_deserializer=response_type.FromString
             )
             self._calls[method] = call
             return call
@@ -229,3 +229,7 @@ def _version_status(entry: tfs_pb2.ModelVersionStatus) -> VersionStatus:
     return VersionStatus(
         version=entry.version, state=VersionState(entry.state), error_message=entry.status.error_message
     )
+
+
+def _bytes_of(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -1,0 +1,188 @@
+"""The server as a whole: models first, then ports, then nothing until it is told to drain.
+
+Its place in the flow: __main__ builds one from the flags and waits on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+
+from serving.embedded_server.catalogue import Catalogue
+from serving.embedded_server.discovery import ServedModel
+from serving.embedded_server.flags import Flags
+from serving.embedded_server.grpc_services import GrpcServices
+from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
+from serving.embedded_server.server_config import read_config_file
+from serving.embedded_server.session import Session, load_session, start_threads
+from serving.embedded_server.status import Code, StatusError, invalid_argument
+from serving.embedded_server.warm_up import warm_up
+
+_LOG = logging.getLogger(__name__)
+_WAIT_SECONDS = 0.2
+
+
+class Server:
+    """One model server; `run` returns when `stop` was called and the running requests are done.
+
+    Args:
+        flags: what was asked for.
+        announce: receives the line "READY grpc=… rest=…" when the ports are open.
+    """
+
+    def __init__(self, flags: Flags, *, announce: Callable[[str], None]) -> None:
+        self._flags = flags
+        self._announce = announce
+        self._stopping = threading.Event()
+        self._catalogue = Catalogue()
+        self._lifecycle = Lifecycle(
+            self._catalogue,
+            load=_loader(flags),
+            settings=LifecycleSettings(
+                poll_seconds=flags.file_system_poll_wait_seconds,
+                max_load_retries=flags.max_num_load_retries,
+                load_retry_seconds=flags.load_retry_interval_micros / 1e6,
+                load_threads=flags.num_load_threads,
+            ),
+        )
+        self._services = GrpcServices(
+            self._catalogue,
+            self._lifecycle,
+            may_new_labels_wait=flags.allow_version_labels_for_unavailable_models,
+        )
+
+    def stop(self) -> None:
+        """Begin to drain; safe to call from a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Load the first models, open the ports, answer until `stop`, drain.
+
+        Raises:
+            StatusError: the configuration is refused, or a port cannot be opened.
+        """
+        intra, inter = _threads(self._flags)
+        start_threads(intra_op_threads=intra, inter_op_threads=inter)
+        self._load_first_models()
+        server = self._open_grpc()
+        self._follow_config_file()
+        self._stopping.wait()
+        _LOG.info("draining: no new requests, running ones have %g s", self._flags.drain_seconds)
+        self._services.leave()
+        server.stop(self._flags.drain_seconds).wait()
+        self._lifecycle.stop()
+
+    def _load_first_models(self) -> None:
+        models = _first_models(self._flags)
+        self._lifecycle.start()
+        names = self._lifecycle.apply(
+            models, may_new_labels_wait=self._flags.allow_version_labels_for_unavailable_models
+        )
+        while not self._stopping.is_set():
+            try:
+                return self._lifecycle.wait_until_settled(names, timeout_seconds=_WAIT_SECONDS)
+            except StatusError as error:
+                if error.code is not Code.DEADLINE_EXCEEDED:
+                    # The real server ends here; one bad model is no reason not to serve the others.
+                    return _LOG.error("%s", error.message)
+        return None
+
+    def _open_grpc(self) -> grpc.Server:
+        threads = self._flags.grpc_max_threads or 4 * _cpus()
+        server = grpc.server(
+            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
+            options=(
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+                # A second server on the same port is a mistake, not a load balancer.
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ),
+        )
+        self._services.add_to(server)
+        targets = ",".join(_bind(server, self._flags))
+        server.start()
+        self._announce(f"READY grpc={targets} rest=-")
+        return server
+
+    def _follow_config_file(self) -> None:
+        interval = self._flags.model_config_file_poll_wait_seconds
+        if self._flags.model_config_file and interval > 0:
+            threading.Thread(target=self._poll_config_file, args=(interval,), name="config-file", daemon=True).start()
+
+    def _poll_config_file(self, interval: int) -> None:
+        path, last_error = Path(self._flags.model_config_file), ""
+        while not self._stopping.wait(interval):
+            try:
+                models = read_config_file(path)
+                if models is not None:
+                    self._lifecycle.apply(
+                        models, may_new_labels_wait=self._flags.allow_version_labels_for_unavailable_models
+                    )
+                last_error = ""
+            except StatusError as error:
+                # The configuration before stays. Said once, although it is tried at every poll.
+                if str(error) != last_error:
+                    _LOG.error("model config file %s not applied: %s", path, error)
+                last_error = str(error)
+
+
+def _first_models(flags: Flags) -> tuple[ServedModel, ...]:
+    if flags.model_config_file:
+        return read_config_file(Path(flags.model_config_file)) or ()
+    if not flags.model_base_path:
+        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
+    base_path = Path(flags.model_base_path)
+    if not base_path.is_absolute():
+        raise invalid_argument(
+            f"Expected model {flags.model_name} to have an absolute path or URI; got base_path()={base_path}"
+        )
+    return (ServedModel(name=flags.model_name, base_path=base_path),)
+
+
+def _loader(flags: Flags) -> Callable[[Path], Session]:
+    intra, inter = _threads(flags)
+    tags = tuple(flags.saved_model_tags.split(","))
+
+    def load(path: Path) -> Session:
+        session = load_session(path, tags=tags, intra_op_threads=intra, inter_op_threads=inter)
+        if flags.enable_model_warmup:
+            try:
+                warm_up(session, path, iterations=flags.num_request_iterations_for_warmup)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    return load
+
+
+def _bind(server: grpc.Server, flags: Flags) -> list[str]:
+    targets = []
+    if flags.grpc_socket_path:
+        targets.append(f"unix:{Path(flags.grpc_socket_path).absolute()}")
+    if flags.port or not targets:
+        targets.append(f"{flags.host}:{flags.port}")
+    bound = []
+    for target in targets:
+        try:
+            port = server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise StatusError(Code.UNAVAILABLE, f"Cannot listen on {target}: {error}") from None
+        bound.append(target if target.startswith("unix:") else f"{flags.host}:{port}")
+    return bound
+
+
+def _threads(flags: Flags) -> tuple[int, int]:
+    both = flags.tensorflow_session_parallelism or _cpus()
+    return flags.tensorflow_intra_op_parallelism or both, flags.tensorflow_inter_op_parallelism or both
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
