@@ -1,0 +1,173 @@
+"""Frozen holdouts, reports and policies in memory, for the tests of judging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from artifact_sync.canonical import sha256_hex
+from artifact_sync.errors import PhotoError
+from artifact_sync.labelled_photo import LabelledPhoto
+from artifact_sync.records import InputContract, Lineage
+from serving.photo import decode_photo
+from validation.holdout import Holdout, HoldoutItem, HoldoutRecord
+from validation.metrics import calibration_error, confusion_matrix, log_loss, macro_f1, predicted_classes
+from validation.policy import Policy
+from validation.proportions import proportion_interval
+from validation.report import LatencyMs, ModelMeasurements, Report, compare
+from validation.verdict import ChampionReference
+
+NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+
+
+class InProcessDecoder:
+    """The photo contract without child processes."""
+
+    def decode_many(self, photos: Iterable[bytes], contract: InputContract) -> Iterator[NDArray[np.uint8] | PhotoError]:
+        for data in photos:
+            try:
+                yield decode_photo(data, contract)
+            except PhotoError as error:
+                yield error
+
+
+@pytest.fixture
+def decoder() -> InProcessDecoder:
+    return InProcessDecoder()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., list[LabelledPhoto]]:
+    """Write `count` different PNG photos, labelled in turn, and return them."""
+
+    def write(count: int, *, labels: tuple[str, ...] = ("cat", "dog"), seed: int = 0) -> list[LabelledPhoto]:
+        random = np.random.default_rng(seed)
+        written = []
+        for index in range(count):
+            path = tmp_path / f"photo-{seed}-{index}.PNG"
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+            label = labels[index % len(labels)]
+            written.append(LabelledPhoto(path=path, label=label, source=f"folder:{label}/{path.name}"))
+        return written
+
+    return write
+
+
+def make_holdout(truth: NDArray[np.int64], labels: tuple[str, ...]) -> Holdout:
+    digests = sorted(sha256_hex(str(index).encode()) for index in range(len(truth)))
+    items = tuple(
+        HoldoutItem(sha256=digest, extension="png", label=labels[index], source="folder:x")
+        for digest, index in zip(digests, truth, strict=True)
+    )
+    return Holdout(path=Path("/nowhere"), record=HoldoutRecord(labels=labels, items=items))
+
+
+def make_scores(truth: NDArray[np.int64], right: NDArray[np.bool_], classes: int) -> NDArray[np.float32]:
+    answer = np.where(right, truth, (truth + 1) % classes)
+    scores = np.full((len(truth), classes), 0.2 / (classes - 1), dtype=np.float32)
+    scores[np.arange(len(truth)), answer] = 0.8
+    return scores
+
+
+def measurements(truth: NDArray[np.int64], scores: NDArray[np.float32], **changes: Any) -> ModelMeasurements:
+    predicted = predicted_classes(scores)
+    confusion = confusion_matrix(truth, predicted, classes=scores.shape[1])
+    right = int((predicted == truth).sum())
+    fields: dict[str, Any] = {
+        "manifest_sha256": "a" * 64,
+        "size_bytes": 1000,
+        "load_seconds": 0.5,
+        "latency_ms": LatencyMs(p50=1.0, p95=2.0, p99=3.0),
+        "right": right,
+        "accuracy_interval": proportion_interval(right, len(truth)),
+        "macro_f1": macro_f1(confusion),
+        "log_loss": log_loss(truth, scores),
+        "calibration_error": calibration_error(truth, scores),
+        "confusion": tuple(tuple(int(count) for count in row) for row in confusion),
+        "non_finite_photos": int((~np.isfinite(scores).all(axis=1)).sum()),
+        "is_constant": False,
+        "golden_difference": None,
+        "golden_tolerance": None,
+    }
+    return ModelMeasurements(**{**fields, **changes})
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Report]:
+    """Build a report from which photos each model answers rightly; photo i is of class i modulo `classes`."""
+
+    def build(
+        candidate_right: NDArray[np.bool_],
+        champion_right: NDArray[np.bool_] | None,
+        *,
+        labels: tuple[str, ...] = ("cat", "dog"),
+        truth: NDArray[np.int64] | None = None,
+        **candidate_changes: Any,
+    ) -> Report:
+        if truth is None:
+            truth = np.arange(len(candidate_right), dtype=np.int64) % len(labels)
+        candidate = make_scores(truth, candidate_right, len(labels))
+        champion = None if champion_right is None else make_scores(truth, champion_right, len(labels))
+        return Report.model_validate(
+            {
+                **compare(make_holdout(truth, labels), candidate=candidate, champion=champion),
+                "run_id": "run-7c1f",
+                "model": "pets",
+                "lineage": Lineage(
+                    run_id="run-7c1f",
+                    code_commit="0f4073f",
+                    code_dirty=False,
+                    config_sha256="b" * 64,
+                    data_manifest_sha256="c" * 64,
+                    trained_by="ana",
+                    trained_at=NOW,
+                ),
+                "candidate": measurements(truth, candidate, **candidate_changes),
+                "champion": None if champion is None else measurements(truth, champion),
+                "champion_reference": None
+                if champion is None
+                else ChampionReference(release=3, version=2, manifest_sha256="d" * 64),
+                "training_photos_checked": None,
+                "measured_at": NOW,
+            }
+        )
+
+    return build
+
+
+@pytest.fixture
+def paired_right() -> Callable[..., tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Return (candidate_right, champion_right) with exactly these counts, spread evenly over the photos."""
+
+    def build(n: int, *, fixed: int, broken: int, neither: int = 0) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        kinds = np.array([1] * fixed + [2] * broken + [3] * neither + [0] * (n - fixed - broken - neither))
+        np.random.default_rng(7).shuffle(kinds)
+        return (kinds == 0) | (kinds == 1), (kinds == 0) | (kinds == 2)
+
+    return build
+
+
+@pytest.fixture
+def make_policy() -> Callable[..., Policy]:
+    """Build a policy of superiority at 0.05 with a minimum of 10 photos, changed as told."""
+
+    def build(*, per_class: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **rule: Any) -> Policy:
+        accuracy = {"test": "superiority", "alpha": 0.05, "minimum_photos": 10, **rule}
+        document: dict[str, Any] = {"accuracy": accuracy, "limits": limits or {}}
+        if per_class is not None:
+            document["per_class"] = per_class
+        return Policy.model_validate(document)
+
+    return build
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
