@@ -58,17 +58,11 @@ def rotate_trust(
     holders = [signer for signer in signers if signer.public.key_id in root.roles["timestamp"].keyids]
     if holders:
         Publisher(reader, *holders, expiries=expiries).complete(now=now)
-    view = unexpiring_view(reader)
+    view = Publisher(reader).view()
     change = draft_change(roles, model=view.model, now=now, view=view, expiries=expiries)
     for signer in signers:
         change = sign_change(change, signer, view=view)
     publish_rotation(change, reader, signers, view=view, now=now, expiries=expiries)
-
-
-def unexpiring_view(reader: TrustedReader) -> TrustedView:
-    """Return the newest signed state even when it has expired: for those who sign it anew, never for hosts."""
-    state = load_state(reader.registry, root=reader.root, seen_snapshot_number=reader.seen_snapshot_number())
-    return TrustedView(reader.registry, root=state.root, targets=state.targets, releases=state.releases)
 
 
 def publish_initial(

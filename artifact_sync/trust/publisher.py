@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from tuf.api.metadata import Targets, Timestamp
 
-from artifact_sync.errors import AlreadyExistsError, LostRaceError, TrustError
+from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError, TrustError
 from artifact_sync.records import ReleaseRecord
 from artifact_sync.trust.documents import check_listed, is_signed, payload_of, sign, verify, with_signatures
 from artifact_sync.trust.keys import Signer
@@ -32,6 +32,7 @@ from artifact_sync.trust.roles import (
     timestamp_document,
 )
 from artifact_sync.trust.state import SignedState, load_state, read_if_there
+from artifact_sync.trust.view import TrustedView
 
 
 class Publisher:
@@ -53,9 +54,11 @@ class Publisher:
         """Finish what anybody left half-published, and say in words what that was (nothing: empty).
 
         Raises:
+            RefusedError: the key is not the releaser's.
             TrustError: an object in the way was not made by the holders of the keys.
         """
         done: list[str] = []
+        self._check_signers(self.state())
         while True:
             state = self.state()
             pending = self._with_pending(state)
@@ -64,6 +67,7 @@ class Publisher:
                 done.extend(_differences(state, pending))
             elif self._is_published(state):
                 write_missing_copies(self._registry, state)
+                self._remember()
                 return tuple(done)
             else:
                 # Looked at again after writing: a slow writer may just have put an older one back.
@@ -132,6 +136,11 @@ class Publisher:
                 # Another release, or the same ones signed anew; which of them shows once it is complete.
                 self.complete(now=now)
 
+    def view(self) -> TrustedView:
+        """Return the newest signed state, published or not, expired or not: for deciding what to write."""
+        state = self.state()
+        return TrustedView(self._registry, root=state.root, targets=state.targets, releases=state.releases)
+
     def state(self) -> SignedState:
         """Return the newest signed state."""
         return load_state(
@@ -168,6 +177,21 @@ class Publisher:
             data = sign(releases_document(state.releases.targets, number=number, expires=expires), self._signers)
             self._registry.create_metadata(RELEASES, number, data)
         return data
+
+    def _remember(self) -> None:
+        # So that this machine will know an old state when it is shown one. What is published is published:
+        # a reader that looks while a slower writer puts an old timestamp back for a moment is no reason to fail.
+        with suppress(TrustError):
+            self.reader.refresh()
+
+    def _check_signers(self, state: SignedState) -> None:
+        trusted = state.root.roles["snapshot"].keyids
+        if not any(signer.public.key_id in trusted for signer in self._signers):
+            named = ", ".join(signer.public.name for signer in self._signers)
+            raise RefusedError(
+                f"Publishing refused: the key of {named} is not the releaser's. Run it on the machine that has that "
+                "key; `liftgate keys show` says whose it is."
+            )
 
     def _with_pending(self, state: SignedState) -> SignedState:
         """Return the state with the next targets and releases that no snapshot lists yet, or `state` itself."""

@@ -1,0 +1,37 @@
+"""The signed site, for tests of trust, approval and promotion."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def _load(name: str) -> ModuleType:
+    """Load tests/<name>.py: with importmode=importlib the tests folder is on no path."""
+    if name not in sys.modules:
+        path = Path(__file__).parent.parent / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+SignedSite = _load("signed_site").SignedSite
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> SignedSite:
+    """A site where one of alice and bob must approve, with nothing released."""
+    return SignedSite(tmp_path).initialise()
+
+
+@pytest.fixture
+def strict_site(tmp_path: Path) -> SignedSite:
+    """A site where both alice and bob must approve."""
+    return SignedSite(tmp_path, threshold=2).initialise()

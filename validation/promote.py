@@ -1,0 +1,210 @@
+"""Promotion: the act that makes an approved candidate the desired state of every host.
+
+Its place in the flow: after approval, on the machine that holds the releaser's key. It first
+finishes whatever anybody left half-published, then looks, decides, and publishes in an order in
+which a crash at any point leaves the old state or the new one. Doing it again finishes the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from artifact_sync.errors import LostRaceError, RefusedError
+from artifact_sync.push import PushReport, push_export
+from artifact_sync.records import ReleaseRecord, TrafficShare, VersionRecord
+from artifact_sync.run_folder import RunFolder
+from artifact_sync.transfer import ProgressCallback
+from artifact_sync.trust import TrustedReader, TrustedView
+from artifact_sync.trust.keys import Signer
+from artifact_sync.trust.publisher import Publisher
+from artifact_sync.trust.roles import Expiries
+from validation.candidacy import Candidacy, check_champion, read_candidacy
+from validation.evidence import store_evidence
+from validation.release_race import lost_to
+from validation.roll_back import Rollback, roll_back
+from validation.standing import Standing, standing_of
+
+__all__ = ["Promotion", "Rollback", "promote", "roll_back"]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion did.
+
+    Attributes:
+        release: the release that serves the candidate.
+        version: the candidate's version.
+        pushed: the files that crossed; None when the release was there already.
+        completed: what had been left half-published and is finished now, by path.
+    """
+
+    release: ReleaseRecord
+    version: VersionRecord
+    pushed: PushReport | None
+    completed: tuple[str, ...]
+
+    @property
+    def was_there(self) -> bool:
+        """Whether an earlier attempt had created the release."""
+        return self.pushed is None
+
+
+def promote(
+    run: RunFolder,
+    *,
+    trust: TrustedReader,
+    signer: Signer,
+    by: str,
+    now: datetime,
+    reason: str | None = None,
+    canary_percent: float | None = None,
+    documents: Iterable[Path] = (),
+    progress: ProgressCallback | None = None,
+    expiries: Expiries | None = None,
+) -> Promotion:
+    """Publish an approved run as a version, and the release that serves it.
+
+    Args:
+        run: a judged and approved run.
+        trust: the bucket as this machine is to believe it.
+        signer: the releaser's key.
+        by: who promotes, for the record.
+        now: the time that is written down.
+        reason: why; by default the approvers' reasons.
+        canary_percent: serve it to this per cent of the users beside the champion, which stays stable.
+        documents: further evidence that the verdict names, such as holdout.json.
+        progress: told the bytes pushed and in all.
+        expiries: for how long the releaser's signatures are to be believed.
+
+    Raises:
+        RefusedError: not better, stale, not approved by enough, taken back before, or a canary
+            without a champion.
+        LostRaceError: somebody else's version or release came first; the message says whose.
+        IntegrityError: a file is not the one that was judged.
+        TrustError: the bucket's state is not to be believed.
+    """
+    publisher = Publisher(trust, signer, expiries=expiries)
+    completed = publisher.renew(now=now)
+    view = publisher.view()
+    candidacy = read_candidacy(run, model=view.model, act="Promotion")
+    standing = standing_of(candidacy, view)
+    done = _done_before(standing, view, canary_percent=canary_percent)
+    if done is not None:
+        return Promotion(done, view.version(_version(standing).version), None, completed)
+    check_champion(candidacy, view, act="Promotion")
+    _check_approved(candidacy, standing)
+    record = _release(standing, view, by=by, now=now, reason=reason, canary_percent=canary_percent)
+    _check_not_taken_back(candidacy, standing, view)
+    pushed = push_export(trust.registry, run.export, candidacy.manifest, progress=progress)
+    store_evidence(trust.registry, candidacy, standing.approvals, documents=documents)
+    _publish(publisher, standing, record, view=view, run_id=run.run_id, now=now)
+    return Promotion(record, _version(standing), pushed, completed)
+
+
+def _publish(
+    publisher: Publisher, standing: Standing, record: ReleaseRecord, *, view: TrustedView, run_id: str, now: datetime
+) -> None:
+    try:
+        if standing.proposed is not None:
+            version = _version(standing).to_json()
+            publisher.reader.registry.put_blob(version, sha256=_version(standing).sha256)
+            signatures = {signed.approval.key_id: signed.targets_signature for signed in standing.approvals}
+            publisher.publish_version(standing.proposed, signatures, now=now)
+        publisher.publish_release(record, now=now)
+    except LostRaceError:
+        winner = lost_to(publisher, before=view, now=now)
+        raise LostRaceError(
+            f"Promotion of run {run_id} lost the race: {winner}. This attempt changed nothing. Look at "
+            f"`liftgate history`; unless that was this very run, validate it anew and let it be approved again."
+        ) from None
+
+
+def _version(standing: Standing) -> VersionRecord:
+    if standing.version is None:
+        raise RefusedError("Promotion refused: nobody has approved the run.")
+    return standing.version
+
+
+def _done_before(standing: Standing, view: TrustedView, *, canary_percent: float | None) -> ReleaseRecord | None:
+    latest = view.latest_release()
+    if not standing.is_published or latest is None or latest.kind != "promotion":
+        return None
+    version = _version(standing).version
+    if canary_percent is None:
+        return latest if (latest.stable, latest.canary) == (version, None) else None
+    return latest if latest.canary == TrafficShare(version=version, percent=canary_percent) else None
+
+
+def _check_approved(candidacy: Candidacy, standing: Standing) -> None:
+    run_id = candidacy.run.run_id
+    if standing.is_overtaken:
+        raise RefusedError(
+            f"Promotion refused: run {run_id} was approved as version {_version(standing).version}, but the list of "
+            "versions has moved on since (another version was approved, or keys were changed). Run "
+            f"`liftgate approve {run_id} --because …` again."
+        )
+    if standing.is_met:
+        return
+    lacking = standing.threshold - len(standing.approvals)
+    refused = "".join(f" {sentence}" for sentence in standing.refused)
+    raise RefusedError(
+        f"Promotion refused: run {run_id} has {len(standing.approvals)} of {standing.threshold} approvals (missing: "
+        f"{lacking} of {', '.join(standing.missing)}).{refused} Run `liftgate approve {run_id} --because …`."
+    )
+
+
+def _release(
+    standing: Standing,
+    view: TrustedView,
+    *,
+    by: str,
+    now: datetime,
+    reason: str | None,
+    canary_percent: float | None,
+) -> ReleaseRecord:
+    latest, version = view.latest_release(), _version(standing).version
+    if canary_percent is not None and not 0 < canary_percent < 100:
+        raise RefusedError(
+            f"Promotion refused: a canary of {canary_percent} % is none. Name more than 0 and less than 100, or "
+            "promote without it."
+        )
+    if canary_percent is not None and latest is None:
+        raise RefusedError(
+            "Promotion refused: a canary needs a champion beside it, and nothing is released yet. Promote without it."
+        )
+    because = reason or "; ".join(
+        f"{signed.approval.approver}: {signed.approval.reason}" for signed in standing.approvals
+    )
+    is_canary = canary_percent is not None and latest is not None
+    return ReleaseRecord(
+        model=view.model,
+        number=1 if latest is None else latest.number + 1,
+        kind="promotion",
+        stable=latest.stable if is_canary and latest is not None else version,
+        canary=TrafficShare(version=version, percent=canary_percent) if canary_percent is not None else None,
+        reason=because,
+        by=by,
+        approval_sha256s=tuple(signed.sha256 for signed in standing.approvals),
+        previous_sha256=None if latest is None else view.release_sha256(latest.number),
+        created_at=now,
+    )
+
+
+def _check_not_taken_back(candidacy: Candidacy, standing: Standing, view: TrustedView) -> None:
+    """Refuse a version that was served and then rolled back: a retry of a script must not bring it back."""
+    if not standing.is_published:
+        return
+    version = _version(standing).version
+    for number in reversed(view.release_numbers):
+        release = view.release(number)
+        if version in release.versions:
+            return
+        if release.kind == "rollback" and number > 1 and version in view.release(number - 1).versions:
+            raise RefusedError(
+                f"Promotion refused: run {candidacy.run.run_id} (version {version}) was taken back by release {number} "
+                f"({release.by}: {release.reason}). To serve it again, run `liftgate rollback --to {version} --because "
+                "…` if it was stable, or validate and approve it again."
+            )
