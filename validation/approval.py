@@ -68,7 +68,7 @@ def approve(
     if is_taken(trust.registry, view.targets.version + 1):
         raise RefusedError(
             f"Approval of run {run.run_id} refused for the moment: a promotion or a change of keys is half-published "
-            "in the bucket. Run `liftgate keys refresh` on the promoting machine, which finishes it; then approve again."
+            "in the bucket. Run `liftgate keys refresh` on the promoting machine, which finishes it; then approve."
         )
     period = (expiries or Expiries()).targets
     proposal = _proposal(candidacy, view, standing, now=now, expires=now + period)

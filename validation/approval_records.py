@@ -49,7 +49,7 @@ class Proposal(Record):
 
 
 class Approval(Record):
-    """A person's statement: this candidate, on this evidence, may follow this champion, because …"""
+    """A person's statement: this candidate, on this evidence, may follow this champion, for this reason."""
 
     schema_name: ClassVar[str] = "liftgate.approval/1"
     model: ModelName
