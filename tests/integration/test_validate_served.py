@@ -1,0 +1,257 @@
+"""Whole judgements on a real model server: Keras models, real photos, the throw-away server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifact_sync.canonical import sha256_hex
+from artifact_sync.clock import SystemClock
+from artifact_sync.errors import RefusedError
+from artifact_sync.labelled_photo import LabelledPhoto
+from artifact_sync.manifest import build_manifest
+from artifact_sync.records import (
+    Evidence,
+    InputContract,
+    Manifest,
+    ReleaseRecord,
+    RunRecord,
+    VersionRecord,
+)
+from artifact_sync.run_folder import RunFolder
+from serving.decode_pool import DecodePool
+from validation.holdout import Holdout, freeze_holdout
+from validation.policy import Policy
+from validation.report import Report
+from validation.settings import ValidationSettings
+from validation.validate import Champion, validate_run
+from validation.verdict import Verdict
+
+LABELS = ("red", "green", "blue")
+CONTRACT = InputContract(height=16, width=16, channels=3)
+NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+SETTINGS = ValidationSettings(latency_sample=20)
+POLICY = Policy.model_validate(
+    {
+        "accuracy": {"test": "superiority", "alpha": 0.05, "minimum_photos": 100, "floor": 0.4},
+        "per_class": {"minimum_photos": 20, "recall_floor": 0.02},
+        "limits": {"size_bytes": 10_000_000, "load_seconds": 60, "latency_p95_ratio": 50},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every judgement here shares."""
+
+    holdout: Holdout
+    decoder: DecodePool
+    root: Path
+
+    def judge(self, run: RunFolder, champion: Champion | None) -> tuple[Report, Verdict]:
+        return validate_run(
+            run,
+            holdout=self.holdout,
+            policy=POLICY,
+            champion=champion,
+            first=champion is None,
+            decoder=self.decoder,
+            clock=SystemClock(),
+            settings=SETTINGS,
+        )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Three hundred photos whose class is their strongest colour, by a margin that varies."""
+    root = tmp_path_factory.mktemp("judging")
+    (root / "photos").mkdir()
+    random = np.random.default_rng(1)
+    photos = []
+    for index in range(300):
+        pixels = random.integers(60, 120, (16, 16, 3))
+        pixels[..., index % 3] += random.integers(4, 60)
+        path = root / "photos" / f"{index}.png"
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        photos.append(LabelledPhoto(path=path, label=LABELS[index % 3], source=f"folder:{index}"))
+    with DecodePool(workers=2) as decoder:
+        holdout = freeze_holdout(photos, labels=LABELS, out_dir=root / "holdout", decoder=decoder)
+        yield Bench(holdout=holdout, decoder=decoder, root=root)
+
+
+@pytest.fixture(scope="module")
+def train(bench: Bench) -> Callable[..., RunFolder]:
+    """Make a complete run whose model prefers red by `bias`: with 0 it is right nearly always."""
+    import keras
+
+    from training_cluster.export import export_model
+
+    def make(name: str, *, bias: float, labels: tuple[str, ...] = LABELS) -> RunFolder:
+        run = RunFolder(bench.root / name)
+        if run.is_complete:
+            return run
+        model = keras.Sequential(
+            [
+                keras.layers.Input((16, 16, 3), dtype="uint8"),
+                keras.layers.Rescaling(1 / 255.0),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(3),
+            ]
+        )
+        order = [LABELS.index(label) for label in labels]
+        kernel, biases = np.eye(3)[:, order] * 40, np.array([bias, 0.0, 0.0])[order]
+        model.layers[-1].set_weights([kernel, biases])
+        sample = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+        run.path.mkdir()
+        export_model(
+            model, export_dir=run.export, contract=CONTRACT, labels=labels, model_name="colours", sample_pixels=sample
+        )
+        complete(run, labels=labels)
+        return run
+
+    return make
+
+
+def complete(run: RunFolder, *, labels: tuple[str, ...] = LABELS) -> None:
+    record = RunRecord(
+        run_id=run.run_id,
+        model="colours",
+        trained_by="ana",
+        started_at=NOW,
+        finished_at=NOW,
+        code_commit="0f4073f",
+        code_dirty=False,
+        data_manifest_sha256="c" * 64,
+        config={},
+        config_sha256="b" * 64,
+        seed=1,
+        is_deterministic=True,
+        environment={},
+        hardware={},
+        metrics={},
+        labels=labels,
+        input_contract=CONTRACT,
+    )
+    run.run_json.write_bytes(record.to_json())
+    run.manifest_json.write_bytes(build_manifest(run.export).to_json())
+
+
+def copy_of(run: RunFolder, name: str) -> RunFolder:
+    copied = RunFolder(run.path.with_name(name))
+    shutil.copytree(run.export, copied.export)
+    complete(copied)
+    return copied
+
+
+def served(run: RunFolder) -> Champion:
+    version = VersionRecord(
+        model="colours",
+        version=1,
+        manifest=Manifest.from_json(run.manifest_json.read_bytes()),
+        lineage=run.read_run().lineage(),
+        input_contract=CONTRACT,
+        labels=LABELS,
+        evidence=Evidence(
+            report_sha256="a" * 64,
+            verdict_sha256="a" * 64,
+            policy_sha256="a" * 64,
+            holdout_sha256="a" * 64,
+            champion_version=None,
+        ),
+        created_at=NOW,
+    )
+    release = ReleaseRecord(
+        model="colours",
+        number=1,
+        kind="promotion",
+        stable=1,
+        reason="first",
+        by="ana",
+        previous_sha256=None,
+        created_at=NOW,
+    )
+    return Champion(version=version, directory=run.export, release=release)
+
+
+def test_a_first_model_that_reaches_the_floors_goes_through(bench: Bench, train: Callable[..., RunFolder]) -> None:
+    run = train("run-first", bias=4.0)
+    report, verdict = bench.judge(run, None)
+    assert verdict.outcome == "better"
+    assert verdict.champion is None
+    assert report.champion is None
+    assert report.candidate.golden_difference is not None
+    assert report.candidate.golden_difference < 1e-3
+    assert Verdict.from_json(run.verdict_json.read_bytes()) == verdict
+    assert Report.from_json(run.report_json.read_bytes()) == report
+    assert sha256_hex(run.report_json.read_bytes()) == verdict.report_sha256
+    assert sha256_hex(run.policy_json.read_bytes()) == verdict.policy_sha256
+
+
+def test_a_better_model_is_better_and_a_second_call_says_the_same_without_measuring(
+    bench: Bench, train: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, run = served(train("run-first", bias=4.0)), train("run-better", bias=0.0)
+    report, verdict = bench.judge(run, champion)
+    assert verdict.outcome == "better", verdict.reasons
+    assert verdict.champion == champion.reference
+    assert report.paired is not None
+    assert report.paired.candidate_only == len(report.fixed) > 20
+    page = run.report_html.read_text()
+    assert "is shown to be better than version 1" in page
+    assert page.count("data:image/jpeg;base64,") == 18 + min(18, report.paired.champion_only)
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    monkeypatch.setattr("validation.validate.measure", None)
+    assert bench.judge(run, champion) == (report, verdict)
+    assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+
+
+def test_a_worse_model_is_not_better(bench: Bench, train: Callable[..., RunFolder]) -> None:
+    _, verdict = bench.judge(train("run-worse", bias=4.0), served(train("run-better", bias=0.0)))
+    assert verdict.outcome == "not better"
+    assert "it is shown to be worse" in verdict.reasons[0].statement
+
+
+def test_labels_in_another_order_are_read_by_name(bench: Bench, train: Callable[..., RunFolder]) -> None:
+    turned = train("run-turned", bias=0.0, labels=("blue", "red", "green"))
+    report, verdict = bench.judge(turned, served(train("run-first", bias=4.0)))
+    assert verdict.outcome == "better"
+    assert report.candidate_accuracy > 0.95
+
+
+def test_weights_that_are_not_numbers_are_found_out(bench: Bench, train: Callable[..., RunFolder]) -> None:
+    import tensorflow as tf
+
+    run = copy_of(train("run-first", bias=4.0), "run-nan")
+    prefix = str(run.export / "variables/variables")
+    names = [name for name, _ in tf.train.list_variables(prefix)]
+    reader = tf.train.load_checkpoint(prefix)
+    tensors = [reader.get_tensor(name) for name in names]
+    poisoned = [np.full_like(t, np.nan) if getattr(t, "dtype", None) == np.float32 else t for t in tensors]
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.constant(tensor) for tensor in poisoned],
+    )
+    complete(run)
+    report, verdict = bench.judge(run, served(train("run-first", bias=4.0)))
+    assert verdict.outcome == "not better"
+    assert report.candidate.non_finite_photos == 300
+    failed = {reason.check for reason in verdict.reasons if reason.outcome == "not better"}
+    assert {"finite scores", "golden examples", "accuracy floor"} <= failed
+
+
+def test_a_candidate_that_no_server_loads_is_refused(bench: Bench, train: Callable[..., RunFolder]) -> None:
+    run = copy_of(train("run-first", bias=4.0), "run-cut")
+    (run.export / "variables/variables.index").write_bytes(b"")
+    complete(run)
+    with pytest.raises(RefusedError, match="the candidate does not work on a model server"):
+        bench.judge(run, None)
+    assert not run.verdict_json.exists()
