@@ -1,0 +1,66 @@
+"""Settings of the front end: the table [web].
+
+Its place in the flow: the command line loads the table into `WebSettings`; assembly.py and
+server.py build everything from it. Durations are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_MEBIBYTE = 1024 * 1024
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
+
+
+class WebSettings(BaseModel):
+    """How one front end runs.
+
+    Args:
+        host: the address to listen on; a proxy that ends TLS should be in front of any other than loopback.
+        port: the port to listen on, 0 for a free one.
+        threads: requests that are worked on at once.
+        data_dir: the database and the secret that signs sessions lie here (made when missing).
+        database_url: another database in SQLAlchemy's form; by default SQLite in `data_dir`.
+        instance_name: this front end's name in receipts.
+        server_address: the model server's gRPC address; by default the agent's.
+        max_upload_bytes: the largest photo that is taken.
+        decode_workers: processes that decode photos.
+        predict_timeout_seconds: how long the model server may take for one photo.
+        photo_keep_seconds: how long the photo of an answer can still be given with a correction; then
+            it is deleted. 0 keeps none.
+        top_count: classes that an answer shows.
+        catalog_refresh_seconds: pause between two looks at the releases.
+        outbox_poll_seconds: pause between two looks at corrections that wait for the bucket.
+        graceful_seconds: how long requests may take to end after SIGTERM.
+        is_behind_https: people reach it by https, so cookies are for https only.
+        trusted_proxies: proxies in front whose X-Forwarded headers are believed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    threads: Annotated[int, Field(ge=1, le=256)] = 16
+    data_dir: Path = Path("/var/lib/liftgate/web")
+    database_url: str | None = None
+    instance_name: Annotated[str, Field(min_length=1, max_length=253)] = Field(default_factory=socket.gethostname)
+    server_address: str | None = None
+    max_upload_bytes: Annotated[int, Field(ge=1024, le=1024 * _MEBIBYTE)] = 25 * _MEBIBYTE
+    decode_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    predict_timeout_seconds: Seconds = 5.0
+    photo_keep_seconds: Annotated[int, Field(ge=0, le=86_400)] = 900
+    top_count: Annotated[int, Field(ge=1, le=20)] = 5
+    catalog_refresh_seconds: Seconds = 15.0
+    outbox_poll_seconds: Seconds = 2.0
+    graceful_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    is_behind_https: bool = False
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database's URL, SQLite in `data_dir` unless another is set."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'web.sqlite3'}"
