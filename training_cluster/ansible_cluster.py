@@ -19,6 +19,8 @@ from artifact_sync.errors import PreflightError, SettingsError, TrainingError
 from artifact_sync.run_folder import RunFolder
 from training_cluster.attachment import Attachment, ask, attachment_path, bring_home
 from training_cluster.cluster import TrainingRequest, TrainingState
+from training_cluster.detached import LaunchFolder
+from training_cluster.host_side import observe
 
 _ANSIBLE_DIR = Path(__file__).parent.parent / "ansible"
 _PLAYBOOK_SECONDS = 3600
@@ -79,8 +81,8 @@ class AnsibleCluster:
             TrustError: the host's key is not the pinned one.
         """
         if request.run_folder.is_complete:
-            record = request.run_folder.path / "progress.jsonl"
-            return TrainingState("complete", _last_step(record), f"complete in {request.run_folder.path}")
+            launch = attachment_path(request.runs_dir.absolute(), request.run_id).parent
+            return observe(LaunchFolder(launch), request.run_folder)
         attachment = self._attachment(request)
         if attachment is None:
             return TrainingState("absent", 0, f"run {request.run_id} was never started from {request.runs_dir}")
@@ -201,11 +203,3 @@ def _raise_preflight(report: Path) -> None:
 
 def _state_of(answer: Mapping[str, Any]) -> TrainingState:
     return TrainingState(answer["status"], answer["step"], answer["detail"], answer["total_steps"])
-
-
-def _last_step(path: Path) -> int:
-    try:
-        lines = path.read_text().splitlines()
-        return int(json.loads(lines[-1]).get("step", 0)) if lines else 0
-    except (OSError, ValueError):
-        return 0

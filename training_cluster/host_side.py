@@ -92,7 +92,7 @@ def _ended(launch: LaunchFolder, *, step: int, total: int) -> TrainingState:
 
 def _figures(progress: Mapping[str, object]) -> str:
     """Return the trainer's newest figures as one line for people."""
-    shown = {key: value for key, value in progress.items() if key not in ("step", "total_steps", "at")}
+    shown = {key: value for key, value in progress.items() if key not in ("step", "total_steps", "at", "event")}
     return ", ".join(
         f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}"
         for key, value in shown.items()

@@ -163,7 +163,7 @@ class SshTransport:
 
         Closing a connection leaves its command running: this is how one is ended.
         """
-        script = f'pid=$(cat {shlex.quote(str(pid_file))}) && kill -{signal_name} -- "-$pid"'
+        script = f'pid=$(cat {shlex.quote(str(pid_file))}) && kill -s {signal_name} -- "-$pid"'
         return self.run(["sh", "-c", script]).exit_code == 0
 
     def _connect(self) -> None:

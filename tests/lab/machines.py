@@ -55,10 +55,10 @@ class Lab:
     def boot(self, name: str, *, systemd: bool = False) -> Machine:
         """Start a machine and wait until its sshd answers."""
         if not self.identity_file.exists():
-            _keygen(self.identity_file)
+            keygen(self.identity_file)
         folder = self.folder / name
         (folder / "disk").mkdir(parents=True)
-        _keygen(folder / "ssh_host_ed25519_key")
+        keygen(folder / "ssh_host_ed25519_key")
         shutil.copy(self.identity_file.with_suffix(".pub"), folder / "authorized_keys")
         port = _free_port()
         readable = [Path(sys.executable), Path(sys.executable).resolve(), _SCRIPT]
@@ -100,7 +100,8 @@ def why_no_systemd() -> str | None:
     return why_not()
 
 
-def _keygen(path: Path) -> None:
+def keygen(path: Path) -> None:
+    """Make an Ed25519 key pair without a passphrase at `path` and `path`.pub."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
 
 

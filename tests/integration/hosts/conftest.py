@@ -1,0 +1,124 @@
+"""Machines to train on, an inventory of them, and a request."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+_LAB = Path(__file__).parents[2] / "lab"
+
+
+def _load_machines() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lab_machines", _LAB / "machines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def machines() -> ModuleType:
+    """The module that makes machines; skips where that cannot be."""
+    module = _load_machines()
+    reason = module.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    return module
+
+
+@pytest.fixture
+def lab(machines: ModuleType, tmp_path: Path) -> Iterator[Any]:
+    """A lab whose machines end with the test."""
+    lab = machines.Lab(tmp_path / "lab")
+    lab.folder.mkdir()
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture(scope="module")
+def shared_lab(machines: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A lab whose machines serve all tests of a file."""
+    lab = machines.Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def write_inventory(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an inventory of training hosts, with their keys pinned, and returns its path."""
+
+    def write(*hosts: Any, pinned: str | None = None, variables: Mapping[str, object] | None = None) -> Path:
+        known_hosts = tmp_path / "known_hosts"
+        known_hosts.write_text("".join(host.known_hosts_line for host in hosts) if pinned is None else pinned)
+        listed = {
+            host.name: {
+                "ansible_host": "127.0.0.1",
+                "ansible_port": host.port,
+                "ansible_ssh_private_key_file": str(host.identity_file),
+            }
+            for host in hosts
+        }
+        common = {
+            "ansible_user": "trainer",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "training_ssh_known_hosts": str(known_hosts),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=/dev/null",
+            "training_run_python": sys.executable,
+            "training_run_min_free_gb": 0.1,
+            **(variables or {}),
+        }
+        inventory = tmp_path / "inventory.json"
+        inventory.write_text(json.dumps({"training_hosts": {"hosts": listed, "vars": common}}))
+        return inventory
+
+    return write
+
+
+@pytest.fixture
+def standin_command() -> list[str]:
+    """The trainer's command with the stand-in in the trainer's place; the role fills in the rest."""
+    return [
+        *["{{ training_run_python }}", str(_LAB / "standin_trainer.py")],
+        *["--run-dir", "{{ training_run_dir }}", "--run-id", "{{ training_run_id }}"],
+        *["--model", "{{ training_run_model }}", "--config", "{{ training_run_launch_dir }}/config.toml"],
+        *["--data-dir", "{{ training_run_host_data_dir }}", "--trained-by", "{{ training_run_trained_by }}"],
+    ]
+
+
+@pytest.fixture
+def make_request(tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that makes a request with its files for the stand-in trainer."""
+    from training_cluster.cluster import TrainingRequest
+
+    def make(run_id: str = "run-1", **config: float) -> TrainingRequest:
+        values = {"steps": 4, "step_seconds": 0.05, "fail_at": 0, **config}
+        config_path = tmp_path / f"{run_id}.toml"
+        config_path.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+        data_dir = tmp_path / "data"
+        data_dir.mkdir(exist_ok=True)
+        (data_dir / "data_manifest.json").write_text('{"shards": 1}')
+        (data_dir / "shard-0").write_bytes(b"pixels" * 10_000)
+        return TrainingRequest(
+            run_id=run_id,
+            model="digits",
+            config_path=config_path,
+            data_dir=data_dir,
+            runs_dir=tmp_path / "runs",
+            trained_by="ann",
+        )
+
+    return make

@@ -1,0 +1,216 @@
+"""The playbook trains on real hosts: detached, re-attached, refused with all failures, collected by digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifact_sync.errors import PreflightError, TrainingError
+from training_cluster.ansible_cluster import AnsibleCluster
+from training_cluster.cluster import TrainingRequest, TrainingState
+
+MakeRequest = Callable[..., TrainingRequest]
+WriteInventory = Callable[..., Path]
+
+
+def wait_until(cluster: AnsibleCluster, request: TrainingRequest, *statuses: str, step: int = 0) -> TrainingState:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = cluster.state(request)
+        if state.status in statuses and state.step >= step:
+            return state
+        time.sleep(0.3)
+    raise AssertionError(f"still {state}")
+
+
+@pytest.fixture
+def ssh_cluster(write_inventory: WriteInventory, standin_command: list[str]) -> Callable[..., AnsibleCluster]:
+    def make(*hosts: Any, pinned: str | None = None, **variables: object) -> AnsibleCluster:
+        inventory = write_inventory(*hosts, pinned=pinned)
+        return AnsibleCluster(inventory, variables={"training_run_command": standin_command, **variables})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def gpu1(shared_lab: Any) -> Any:
+    return shared_lab.boot("gpu1")
+
+
+@pytest.fixture(scope="module")
+def gpu2(shared_lab: Any) -> Any:
+    """A machine with real systemd."""
+    return shared_lab.boot("gpu2", systemd=True)
+
+
+def test_a_run_trains_on_another_host_and_comes_home_verified(
+    gpu1: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    cluster, request = ssh_cluster(gpu1), make_request("over-ssh")
+
+    cluster.start(request)
+    assert wait_until(cluster, request, "complete") == TrainingState("complete", 4, "loss 0.25", 4)
+    assert not request.run_folder.is_complete
+    folder = cluster.collect(request)
+
+    assert folder == request.run_folder
+    assert (folder.export / "saved_model.pb").read_text() == '{"shards": 1}'
+    assert not (folder.path / "checkpoints").exists()
+    assert gpu1.run("stat -c %U /srv/liftgate/runs/over-ssh").stdout == "trainer\n"
+
+
+def test_a_second_controller_finds_the_run_where_it_goes_on(
+    gpu1: Any, gpu2: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    request = make_request("found-again", steps=1000)
+    ssh_cluster(gpu2).start(request)
+    (request.runs_dir / ".launch" / "found-again" / "attachment.json").unlink()
+
+    both = ssh_cluster(gpu1, gpu2)
+    both.start(request)
+
+    attachment = json.loads((request.runs_dir / ".launch" / "found-again" / "attachment.json").read_text())
+    assert attachment["host"] == "gpu2"
+    wait_until(both, request, "running", step=1)
+    assert gpu2.run("cat /srv/liftgate/runs/found-again/starts").stdout == "0\n"
+    both.stop(request)
+
+
+def test_with_systemd_the_training_is_a_unit_that_root_starts(
+    gpu2: Any, write_inventory: WriteInventory, standin_command: list[str], make_request: MakeRequest
+) -> None:
+    inventory = write_inventory(gpu2, variables={"ansible_user": "root"})
+    cluster = AnsibleCluster(inventory, variables={"training_run_command": standin_command})
+    request = make_request("as-a-unit", steps=1000)
+
+    cluster.start(request)
+
+    assert gpu2.run("systemctl is-active liftgate-train-as-a-unit").stdout == "active\n"
+    wait_until(cluster, request, "running", step=1)
+    gpu2.run("systemctl stop liftgate-train-as-a-unit")
+    assert cluster.state(request).status == "interrupted"
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(
+    gpu1: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    cluster, request = ssh_cluster(gpu1), make_request("stopped", steps=60)
+    cluster.start(request)
+    wait_until(cluster, request, "running", step=1)
+
+    cluster.stop(request)
+    stopped = cluster.state(request)
+    assert stopped.status == "interrupted"
+    with pytest.raises(TrainingError, match="it is interrupted"):
+        cluster.collect(request)
+
+    cluster.start(request)
+    wait_until(cluster, request, "complete")
+    assert (cluster.collect(request).path / "starts").read_text() == f"0\n{stopped.step}\n"
+
+
+def test_a_training_that_fails_tells_its_last_words(
+    gpu1: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    cluster, request = ssh_cluster(gpu1), make_request("nan", fail_at=2)
+    cluster.start(request)
+
+    state = wait_until(cluster, request, "failed")
+
+    assert state.step == 1
+    assert "exit code 1 after step 1" in state.detail
+    assert "the loss is not a number" in state.detail
+    with pytest.raises(TrainingError, match="the loss is not a number"):
+        cluster.collect(request)
+
+
+def test_all_failures_of_all_hosts_are_told_at_once(
+    gpu1: Any, gpu2: Any, lab: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    gone = lab.boot("gpu3")
+    gone.power_off()
+    cluster = ssh_cluster(
+        gpu1, gpu2, gone, training_run_work_dir="/root/not-mine", training_run_python="/opt/none/python"
+    )
+
+    with pytest.raises(PreflightError) as refusal:
+        cluster.start(make_request("unfit"))
+
+    lines = str(refusal.value).splitlines()
+    assert lines[0] == "Training refused: 3 of 3 hosts not fit to train:"
+    for host in ("gpu1", "gpu2"):
+        assert any(f"{host}: there is no /opt/none/python" in line for line in lines)
+        assert any(f"{host}: user 1001 may not write to /root" in line for line in lines)
+    assert any("gpu3: it cannot be reached" in line for line in lines)
+    assert cluster.state(make_request("unfit")).status == "absent"
+
+
+def test_a_host_whose_key_is_not_pinned_is_never_talked_to(
+    gpu1: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    cluster = ssh_cluster(gpu1, pinned="")
+
+    with pytest.raises(PreflightError, match="Host key verification failed"):
+        cluster.start(make_request("not-pinned"))
+
+    assert "not-pinned" not in gpu1.run("ls /srv/liftgate/runs/.launch").stdout
+
+
+def test_an_inventory_without_training_hosts_is_told(
+    ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
+) -> None:
+    with pytest.raises(PreflightError, match="names no host in the group training_hosts"):
+        ssh_cluster().start(make_request("nowhere"))
+
+
+def test_the_training_lives_on_when_the_controller_is_killed(
+    gpu1: Any, write_inventory: WriteInventory, standin_command: list[str], make_request: MakeRequest, repository: Path
+) -> None:
+    """The playbook as an operator runs it is killed while it follows; run again it follows to the end."""
+    request = make_request("orphan", steps=60)
+    variables = request.runs_dir.with_name("request.json")
+    variables.write_text(
+        json.dumps(
+            {
+                "training_run_id": request.run_id,
+                "training_run_model": request.model,
+                "training_run_trained_by": request.trained_by,
+                "training_run_config_path": str(request.config_path),
+                "training_run_data_dir": str(request.data_dir),
+                "training_run_runs_dir": str(request.runs_dir),
+                "training_run_poll_seconds": 1,
+                "training_run_command": standin_command,
+            }
+        )
+    )
+    inventory = write_inventory(gpu1)
+    ansible_playbook = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/train.yml"]
+    command = [*ansible_playbook, "-i", str(inventory), "-e", f"@{variables}"]
+    controller = subprocess.Popen(
+        command,
+        cwd=repository / "ansible",
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    cluster = AnsibleCluster(inventory)
+    wait_until(cluster, request, "running", step=1)
+
+    os.killpg(controller.pid, signal.SIGKILL)
+    controller.wait()
+    killed_at = cluster.state(request).step
+    wait_until(cluster, request, "running", step=killed_at + 2)
+
+    again = subprocess.run(command, cwd=repository / "ansible", capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout
+    assert request.run_folder.is_complete
+    assert (request.run_folder.path / "starts").read_text() == "0\n"
