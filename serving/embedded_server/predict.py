@@ -6,7 +6,10 @@ and by warm-up; the wording of the errors is TensorFlow Serving's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
 
 from serving.embedded_server.catalogue import LoadedModel, ModelVersion
 from serving.embedded_server.model_spec import fill_model_spec
@@ -26,39 +29,48 @@ def predict(
         StatusError: the request is refused, or the graph fails.
     """
     assert entry.loaded is not None, "only a loaded version can be borrowed"
-    signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     response = tfs_pb2.PredictResponse()
-    fill_model_spec(response.model_spec, entry, signature_name=signature_name)
-    run_predict(entry.loaded, request, response, signature_name=signature_name, timeout_seconds=timeout_seconds)
+    outputs = run_predict(entry.loaded, request, timeout_seconds=timeout_seconds)
+    for alias, array in outputs.items():
+        to_tensor(array, response.outputs[alias])
+    fill_model_spec(response.model_spec, entry, signature_name=request.model_spec.signature_name or DEFAULT_SIGNATURE)
     return response
 
 
 def run_predict(
-    model: LoadedModel,
-    request: tfs_pb2.PredictRequest,
-    response: tfs_pb2.PredictResponse,
-    *,
-    signature_name: str,
-    timeout_seconds: float | None,
-) -> None:
-    """Fill `response.outputs`.
+    model: LoadedModel, request: tfs_pb2.PredictRequest, *, timeout_seconds: float | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a request by alias.
 
     Raises:
         StatusError: the request is refused, or the graph fails.
     """
+    signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = model.signature_defs.get(signature_name)
     if signature is None:
         raise failed_precondition(f'Serving signature key "{signature_name}" not found.')
     _check_inputs(signature, request)
     aliases = _output_aliases(signature, request.output_filter)
-    feeds = {signature.inputs[alias].name: to_array(tensor, alias=alias) for alias, tensor in request.inputs.items()}
+    inputs = {alias: to_array(tensor, alias=alias) for alias, tensor in request.inputs.items()}
+    return run_signature(model, signature, inputs, aliases=aliases, timeout_seconds=timeout_seconds)
+
+
+def run_signature(
+    model: LoadedModel,
+    signature: tfs_pb2.SignatureDef,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    *,
+    aliases: Sequence[str],
+    timeout_seconds: float | None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs `aliases` for inputs by alias; inputs that are left out take their defaults."""
+    feeds = {signature.inputs[alias].name: array for alias, array in inputs.items()}
     for alias, value in signature.defaults.items():
-        if alias not in request.inputs and alias in signature.inputs:
+        if alias not in inputs and alias in signature.inputs:
             feeds[signature.inputs[alias].name] = to_array(value, alias=alias)
     fetches = [signature.outputs[alias].name for alias in aliases]
     arrays = model.run(feeds, fetches, timeout_seconds=timeout_seconds)
-    for alias, array in zip(aliases, arrays, strict=True):
-        to_tensor(array, response.outputs[alias])
+    return dict(zip(aliases, arrays, strict=True))
 
 
 def _check_inputs(signature: tfs_pb2.SignatureDef, request: tfs_pb2.PredictRequest) -> None:

@@ -19,6 +19,7 @@ from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
 from serving.embedded_server.grpc_services import GrpcServices
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
+from serving.embedded_server.rest import RestServer
 from serving.embedded_server.server_config import read_config_file
 from serving.embedded_server.session import Session, load_session, start_threads
 from serving.embedded_server.status import Code, StatusError, invalid_argument
@@ -70,12 +71,17 @@ class Server:
         intra, inter = _threads(self._flags)
         start_threads(intra_op_threads=intra, inter_op_threads=inter)
         self._load_first_models()
-        server = self._open_grpc()
+        server, targets = self._open_grpc()
+        rest = self._open_rest()
+        self._announce(f"READY grpc={','.join(targets)} rest={rest.address if rest else '-'}")
         self._follow_config_file()
         self._stopping.wait()
         _LOG.info("draining: no new requests, running ones have %g s", self._flags.drain_seconds)
         self._services.leave()
-        server.stop(self._flags.drain_seconds).wait()
+        stopped = server.stop(self._flags.drain_seconds)
+        if rest is not None:
+            rest.stop(drain_seconds=self._flags.drain_seconds)
+        stopped.wait()
         self._lifecycle.stop()
 
     def _load_first_models(self) -> None:
@@ -93,7 +99,7 @@ class Server:
                     return _LOG.error("%s", error.message)
         return None
 
-    def _open_grpc(self) -> grpc.Server:
+    def _open_grpc(self) -> tuple[grpc.Server, list[str]]:
         threads = self._flags.grpc_max_threads or 4 * _cpus()
         server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
@@ -106,10 +112,21 @@ class Server:
             ),
         )
         self._services.add_to(server)
-        targets = ",".join(_bind(server, self._flags))
+        targets = _bind(server, self._flags)
         server.start()
-        self._announce(f"READY grpc={targets} rest=-")
-        return server
+        return server, targets
+
+    def _open_rest(self) -> RestServer | None:
+        if not self._flags.rest_api_port:
+            return None
+        rest = RestServer(
+            self._catalogue,
+            host=self._flags.host,
+            port=self._flags.rest_api_port,
+            timeout_seconds=self._flags.rest_api_timeout_in_ms / 1000,
+        )
+        rest.start()
+        return rest
 
     def _follow_config_file(self) -> None:
         interval = self._flags.model_config_file_poll_wait_seconds

@@ -15,9 +15,9 @@ import google_crc32c
 from google.protobuf.message import DecodeError
 
 from serving.embedded_server.catalogue import LoadedModel
-from serving.embedded_server.predict import DEFAULT_SIGNATURE, run_predict
+from serving.embedded_server.predict import run_predict
 from serving.embedded_server.status import Code, StatusError, invalid_argument
-from serving.protos import runtime_pb2, tfs_pb2
+from serving.protos import runtime_pb2
 
 WARM_UP_PATH = Path("assets.extra/tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
@@ -53,15 +53,8 @@ def _run(model: LoadedModel, record: bytes, *, iterations: int) -> None:
     if kind != "predict_log":
         number = runtime_pb2.PredictionLog.DESCRIPTOR.fields_by_name[kind].number if kind else 0
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
-    request = log.predict_log.request
     for _ in range(iterations):
-        run_predict(
-            model,
-            request,
-            tfs_pb2.PredictResponse(),
-            signature_name=request.model_spec.signature_name or DEFAULT_SIGNATURE,
-            timeout_seconds=None,
-        )
+        run_predict(model, log.predict_log.request, timeout_seconds=None)
 
 
 def _records(stream: BinaryIO, path: Path) -> Iterator[bytes]:
