@@ -107,12 +107,11 @@ def probabilities_of_export(
 def _save(model: keras.Model, directory: Path, *, contract: InputContract) -> None:
     shape = [None, contract.height, contract.width, contract.channels]
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, name=contract.input_name)])
     def answer(pixels: Any) -> dict[str, Any]:
         logits = tf.identity(model(pixels, training=False), name="logits")
         return {contract.scores_name: tf.nn.softmax(logits), "logits": logits}
 
-    concrete = answer.get_concrete_function()
+    concrete = tf.function(answer).get_concrete_function(tf.TensorSpec(shape, tf.uint8, name=contract.input_name))
     module = tf.Module(name="export")
     # Only what the signature reads: handing over the Keras model would store each weight twice.
     module.weights = list(concrete.graph.variables)
