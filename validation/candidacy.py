@@ -15,6 +15,7 @@ from artifact_sync.errors import IntegrityError, RefusedError
 from artifact_sync.records import Evidence, Manifest, RunRecord, VersionRecord
 from artifact_sync.run_folder import RunFolder
 from artifact_sync.trust import TrustedView
+from validation.release_race import described
 from validation.verdict import Verdict
 
 
@@ -91,7 +92,7 @@ def check_champion(candidacy: Candidacy, view: TrustedView, *, act: str) -> None
         return
     now_served = "nothing is released"
     if latest is not None:
-        now_served = f"version {latest.stable} is served now (release {latest.number}, a {latest.kind} by {latest.by})"
+        now_served = f"version {latest.stable} is served now: {described(latest, view)}"
     against = "no champion" if judged is None else f"version {judged.version}"
     raise RefusedError(
         f"{act} refused: the verdict on run {candidacy.run.run_id} is stale. It compared the candidate with {against}, "

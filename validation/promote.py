@@ -95,7 +95,7 @@ def promote(
     if done is not None:
         return Promotion(done, view.version(_version(standing).version), None, completed)
     check_champion(candidacy, view, act="Promotion")
-    _check_approved(candidacy, standing)
+    _check_approved(candidacy, standing, view)
     record = _release(standing, view, by=by, now=now, reason=reason, canary_percent=canary_percent)
     _check_not_taken_back(candidacy, standing, view)
     pushed = push_export(trust.registry, run.export, candidacy.manifest, progress=progress)
@@ -138,13 +138,12 @@ def _done_before(standing: Standing, view: TrustedView, *, canary_percent: float
     return latest if latest.canary == TrafficShare(version=version, percent=canary_percent) else None
 
 
-def _check_approved(candidacy: Candidacy, standing: Standing) -> None:
+def _check_approved(candidacy: Candidacy, standing: Standing, view: TrustedView) -> None:
     run_id = candidacy.run.run_id
     if standing.is_overtaken:
         raise RefusedError(
-            f"Promotion refused: run {run_id} was approved as version {_version(standing).version}, but the list of "
-            "versions has moved on since (another version was approved, or keys were changed). Run "
-            f"`liftgate approve {run_id} --because …` again."
+            f"Promotion refused: run {run_id} was approved as version {_version(standing).version}, but "
+            f"{_overtaker(standing, view)}. Run `liftgate approve {run_id} --because …` again."
         )
     if standing.is_met:
         return
@@ -154,6 +153,13 @@ def _check_approved(candidacy: Candidacy, standing: Standing) -> None:
         f"Promotion refused: run {run_id} has {len(standing.approvals)} of {standing.threshold} approvals (missing: "
         f"{lacking} of {', '.join(standing.missing)}).{refused} Run `liftgate approve {run_id} --because …`."
     )
+
+
+def _overtaker(standing: Standing, view: TrustedView) -> str:
+    version = _version(standing).version
+    if version in view.version_numbers:
+        return f"that number went to run {view.version(version).lineage.run_id}"
+    return "the keys were changed since"
 
 
 def _release(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -35,3 +37,11 @@ def site(tmp_path: Path) -> SignedSite:
 def strict_site(tmp_path: Path) -> SignedSite:
     """A site where both alice and bob must approve."""
     return SignedSite(tmp_path, threshold=2).initialise()
+
+
+@pytest.fixture
+def site_in_memory() -> Iterator[SignedSite]:
+    """The same where nothing waits for a disk, for tests of order rather than of durability."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        yield SignedSite(Path(directory)).initialise()
