@@ -25,9 +25,7 @@ EXIT_CODES: dict[Outcome, int] = {"better": 0, "not better": 20, "cannot tell": 
 @click.command("validate")
 @click.argument("run_id", metavar="RUN")
 @click.option("--first", is_flag=True, help="Nothing is served yet: the policy's floors and limits alone decide.")
-@click.option(
-    "--holdout", type=click.Path(path_type=Path), help="The holdout's folder; default: [validation] holdout_dir."
-)
+@click.option("--holdout", type=click.Path(path_type=Path), help="Its folder; default: [validation] holdout_dir.")
 @click.option("--policy", type=click.Path(path_type=Path), help="The policy; default: [validation] policy_path.")
 @json_option
 @click.pass_context
