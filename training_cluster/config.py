@@ -138,12 +138,16 @@ def _explain(kind: str, location: tuple[int | str, ...], message: str) -> str:
     name = ".".join(str(part) for part in location)
     if kind != "extra_forbidden":
         return f"{name}: {message}"
-    known = list(_known_names(TrainingConfig))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or difflib.get_close_matches(
-        str(location[-1]), [entry.rpartition(".")[2] for entry in known], n=1
-    )
-    hint = f"did you mean {near[0]}?" if near else f"known tables are {', '.join(TrainingConfig.model_fields)}."
+    near = _nearest(name, list(_known_names(TrainingConfig)))
+    hint = f"did you mean {near}?" if near else f"known tables are {', '.join(TrainingConfig.model_fields)}."
     return f"{name}: unknown key; {hint}"
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """Return the known name that is meant: the same key of another table, else one that is spelled alike."""
+    key = name.rpartition(".")[2]
+    elsewhere = [entry for entry in known if entry.rpartition(".")[2] == key]
+    return next(iter([*elsewhere, *difflib.get_close_matches(name, known, n=1, cutoff=0.7)]), None)
 
 
 def _known_names(table: type[BaseModel], prefix: str = "") -> Iterable[str]:
