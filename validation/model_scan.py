@@ -77,6 +77,8 @@ def scan_export(
 
 
 def _file_findings(directory: Path, limits: ScanLimits) -> Iterator[str]:
+    if directory.is_symlink():
+        yield "the export itself is a link"
     seen: dict[str, int] = {}
     for parent, directories, files in os.walk(directory):
         for name in (*directories, *files):

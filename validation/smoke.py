@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from artifact_sync.clock import Clock
-from artifact_sync.errors import ModelServerError
-from artifact_sync.records import GoldenExamples
+from artifact_sync.errors import InputError, ModelServerError
+from artifact_sync.records import GoldenExample, GoldenExamples
 from serving.model_server import GrpcModelServer, ModelConfig, ModelServer, VersionState
 from serving.server_process import ServerProcess
 
@@ -90,15 +91,10 @@ def replay_golden_examples(server: ModelServer, name: str, golden: GoldenExample
     """Return the largest distance of any score from the expected one; infinite where a score is not finite.
 
     Raises:
+        InputError: an example's pixels are not of the shape that is stated beside them.
         ModelServerError: the model does not answer them.
     """
-    shape = (golden.height, golden.width, golden.channels)
-    pixels = np.stack(
-        [
-            np.frombuffer(base64.b64decode(example.pixels_base64), dtype=np.uint8).reshape(shape)
-            for example in golden.examples
-        ]
-    )
+    pixels = np.stack([_pixels(example, golden) for example in golden.examples])
     expected = np.array([example.scores for example in golden.examples], dtype=np.float32)
     scores = server.predict(name, pixels).scores
     if scores.shape != expected.shape:
@@ -107,3 +103,13 @@ def replay_golden_examples(server: ModelServer, name: str, golden: GoldenExample
             f"the server answers {scores.shape}. Export it again."
         )
     return float(np.abs(scores - expected).max()) if np.isfinite(scores).all() else float("inf")
+
+
+def _pixels(example: GoldenExample, golden: GoldenExamples) -> NDArray[np.uint8]:
+    try:
+        flat = np.frombuffer(base64.b64decode(example.pixels_base64, validate=True), dtype=np.uint8)
+        return flat.reshape(golden.height, golden.width, golden.channels)
+    except ValueError as error:
+        raise InputError(
+            f"A golden example is not of {golden.height}x{golden.width}x{golden.channels}: {error}."
+        ) from None

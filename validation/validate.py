@@ -11,6 +11,7 @@ A second call with the same inputs returns what the first one decided and measur
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,26 +88,22 @@ def validate_run(
         NotFoundError: the run is not complete.
         IntegrityError: an export is not what its manifest says.
     """
-    record, manifest = run.read_run(), run.read_manifest()
+    record = run.read_run()
     _check_flow(record, policy=policy, holdout=holdout, champion=champion, first=first)
     _check_leakage(holdout, training_sha256s)
-    candidate = ModelOnDisk(
-        directory=run.export,
-        manifest=manifest,
-        labels=record.labels,
-        contract=record.input_contract,
-        golden=_read_golden(run.export, labels=record.labels),
-    )
+    candidate = _candidate_on_disk(run, record)
     rival = None if champion is None else _champion_on_disk(champion)
-    for name, model in (("candidate", candidate), ("champion", rival)):
-        if model is not None:
-            label_columns(model.labels, holdout_labels=holdout.record.labels, name=name)
-            verify_manifest(model.directory, model.manifest)
+    _check_exports(candidate, rival, holdout=holdout)
     scan_export(run.export, contract=record.input_contract, classes=len(record.labels))
-    checked = None if training_sha256s is None else len(training_sha256s)
-    known = _known_decision(
-        run, candidate=candidate, champion=champion, holdout=holdout, policy=policy, checked=checked
-    )
+    # Everything that the report says beside what is measured.
+    given = {
+        "run_id": record.run_id,
+        "model": record.model,
+        "lineage": record.lineage(),
+        "champion_reference": None if champion is None else champion.reference,
+        "training_photos_checked": None if training_sha256s is None else len(training_sha256s),
+    }
+    known = _known_decision(run, given, candidate=candidate, holdout=holdout, policy=policy)
     if known is not None:
         return known
     measured = measure(
@@ -118,17 +115,7 @@ def validate_run(
         settings=settings or ValidationSettings(),
         progress=progress,
     )
-    report = Report.model_validate(
-        {
-            **measured,
-            "run_id": record.run_id,
-            "model": record.model,
-            "lineage": record.lineage(),
-            "champion_reference": None if champion is None else champion.reference,
-            "training_photos_checked": checked,
-            "measured_at": clock.now(),
-        }
-    )
+    report = Report.model_validate({**measured, **given, "measured_at": clock.now()})
     verdict = judge(report, policy=policy, decided_at=clock.now())
     _write(run, report, verdict, policy=policy, holdout=holdout, decoder=decoder)
     return report, verdict
@@ -171,6 +158,16 @@ def _check_leakage(holdout: Holdout, training_sha256s: AbstractSet[str] | None) 
         )
 
 
+def _candidate_on_disk(run: RunFolder, record: RunRecord) -> ModelOnDisk:
+    return ModelOnDisk(
+        directory=run.export,
+        manifest=run.read_manifest(),
+        labels=record.labels,
+        contract=record.input_contract,
+        golden=_read_golden(run.export, labels=record.labels),
+    )
+
+
 def _champion_on_disk(champion: Champion) -> ModelOnDisk:
     return ModelOnDisk(
         directory=champion.directory,
@@ -181,10 +178,20 @@ def _champion_on_disk(champion: Champion) -> ModelOnDisk:
     )
 
 
+def _check_exports(candidate: ModelOnDisk, champion: ModelOnDisk | None, *, holdout: Holdout) -> None:
+    for name, model in (("candidate", candidate), ("champion", champion)):
+        if model is not None:
+            label_columns(model.labels, holdout_labels=holdout.record.labels, name=name)
+            verify_manifest(model.directory, model.manifest)
+
+
 def _read_golden(export: Path, *, labels: tuple[str, ...]) -> GoldenExamples | None:
     labels_path, golden_path = export / "assets.extra" / "labels.json", export / GOLDEN_EXAMPLES_PATH
     if labels_path.is_file():
-        written = json.loads(labels_path.read_bytes())
+        try:
+            written = json.loads(labels_path.read_bytes())
+        except ValueError:
+            written = "no JSON"
         if written != list(labels):
             raise RefusedError(
                 f"Validation refused: {labels_path} says {written}, run.json says {list(labels)}: the scores would "
@@ -194,24 +201,16 @@ def _read_golden(export: Path, *, labels: tuple[str, ...]) -> GoldenExamples | N
 
 
 def _known_decision(
-    run: RunFolder,
-    *,
-    candidate: ModelOnDisk,
-    champion: Champion | None,
-    holdout: Holdout,
-    policy: Policy,
-    checked: int | None,
+    run: RunFolder, given: Mapping[str, object], *, candidate: ModelOnDisk, holdout: Holdout, policy: Policy
 ) -> tuple[Report, Verdict] | None:
     """Return the decision that lies in the run folder if it rests on these very inputs."""
     with suppress(FileNotFoundError, RecordError):
         verdict = Verdict.from_json(run.verdict_json.read_bytes())
         report = Report.from_json(run.report_json.read_bytes())
-        inputs = (candidate.manifest.sha256, None if champion is None else champion.reference)
-        if (
-            (verdict.candidate_manifest_sha256, verdict.champion) == inputs
-            and (verdict.holdout_sha256, verdict.policy_sha256) == (holdout.sha256, policy.sha256)
-            and (verdict.report_sha256, report.training_photos_checked) == (report.sha256, checked)
-        ):
+        inputs = (candidate.manifest.sha256, holdout.sha256, policy.sha256)
+        judged = (verdict.candidate_manifest_sha256, verdict.holdout_sha256, verdict.policy_sha256)
+        is_about_these = all(getattr(report, name) == value for name, value in given.items())
+        if inputs == judged and is_about_these and verdict.report_sha256 == report.sha256:
             return report, verdict
     return None
 

@@ -21,10 +21,52 @@ from validation.holdout import Holdout, HoldoutItem, HoldoutRecord
 from validation.metrics import calibration_error, confusion_matrix, log_loss, macro_f1, predicted_classes
 from validation.policy import Policy
 from validation.proportions import proportion_interval
+from validation.protos import saved_model_pb2 as pb
 from validation.report import LatencyMs, ModelMeasurements, Report, compare
 from validation.verdict import ChampionReference
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+
+
+def build_honest_model() -> pb.SavedModel:
+    """Pixels go into one call of function "answer", which computes scores of two classes."""
+    model = pb.SavedModel(saved_model_schema_version=1)
+    graph = model.meta_graphs.add()
+    graph.meta_info_def.tags.append("serve")
+    graph.graph_def.node.add(name="pixels", op="Placeholder")
+    call = graph.graph_def.node.add(name="call", op="StatefulPartitionedCall", input=["pixels"])
+    call.attr["f"].func.name = "answer"
+    answer = graph.graph_def.library.function.add()
+    answer.signature.name = "answer"
+    answer.node_def.add(name="scores", op="Softmax", input=["pixels"])
+    signature = graph.signature_def["serving_default"]
+    tensors = (
+        (signature.inputs["pixels"], "pixels:0", 4, (-1, 4, 4, 3)),
+        (signature.outputs["probabilities"], "call:0", 1, (-1, 2)),
+    )
+    for tensor, name, dtype, shape in tensors:
+        tensor.name, tensor.dtype = name, dtype
+        for size in shape:
+            tensor.tensor_shape.dim.add(size=size)
+    return model
+
+
+@pytest.fixture
+def honest_model() -> Callable[[], pb.SavedModel]:
+    return build_honest_model
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """The files of an export whose graph only computes; its weights are no weights."""
+    directory = tmp_path / "run-7c1f" / "export"
+    (directory / "variables").mkdir(parents=True)
+    (directory / "assets.extra").mkdir()
+    (directory / "saved_model.pb").write_bytes(build_honest_model().SerializeToString())
+    (directory / "variables/variables.index").write_bytes(b"index")
+    (directory / "variables/variables.data-00000-of-00001").write_bytes(b"data")
+    (directory / "assets.extra/labels.json").write_bytes(b'["cat", "dog"]')
+    return directory
 
 
 class InProcessDecoder:
