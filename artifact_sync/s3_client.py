@@ -7,12 +7,15 @@ credentials or a skewed clock, so its own retries are off and these take their p
 
 from __future__ import annotations
 
+import itertools
+import logging
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3
-import stamina
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -26,6 +29,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from artifact_sync.clock import Clock, SystemClock
 from artifact_sync.errors import CapacityError, LiftgateError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
@@ -33,12 +37,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOGGER = logging.getLogger(__name__)
+_LONGEST_WAIT_SECONDS = 5.0
+
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _TRANSIENT_CODES = _EXPIRED | {
     "BadDigest",
-    "ConditionalRequestConflict",
     "InternalError",
-    "OperationAborted",
     "RequestLimitExceeded",
     "RequestTimeTooSkewed",
     "RequestTimeout",
@@ -49,7 +54,7 @@ _TRANSIENT_CODES = _EXPIRED | {
     "TooManyRequests",
     "XAmzContentChecksumMismatch",
 }
-_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
 _BAD_CREDENTIALS = _EXPIRED | {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
 _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "InsufficientCapacity"})
 _WRONG_REGION = "the bucket is in another region ({code}). Set `region` in [store]."
@@ -71,6 +76,20 @@ _CREDENTIALS_WAY_OUT = (
 )
 
 
+class RivalError(Exception):
+    """A condition did not hold, so a rival may have been first; s3_store.py turns it into ours.
+
+    Attributes:
+        status: 412 when the key exists, 409 when a rival is writing it, 404 when an upload is gone.
+        was_repeated: whether an earlier attempt of ours failed without saying if it arrived.
+    """
+
+    def __init__(self, *, status: int, was_repeated: bool) -> None:
+        super().__init__(status)
+        self.status = status
+        self.was_repeated = was_repeated
+
+
 class BucketClient:
     """A lazy, thread-safe client of one bucket.
 
@@ -79,66 +98,84 @@ class BucketClient:
         endpoint_url: a server other than AWS; it is addressed path-style.
         region: by default the AWS chain's, else us-east-1.
         retry_seconds: how long a failing call is repeated before it becomes a StoreError.
+        clock: what is waited by.
     """
 
-    def __init__(self, bucket: str, *, endpoint_url: str | None, region: str | None, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint_url: str | None,
+        region: str | None,
+        retry_seconds: float,
+        clock: Clock | None = None,
+    ) -> None:
         self.bucket = bucket
         self.endpoint_url = endpoint_url
         self.region = region
         self.retry_seconds = retry_seconds
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._client: S3Client | None = None
 
-    def call(
-        self,
-        operation: Callable[[S3Client], T],
-        *,
-        act: str,
-        on_retry: Callable[[BaseException], None] | None = None,
-        is_transient: Callable[[Exception], bool] | None = None,
-    ) -> T:
+    def call(self, operation: Callable[[S3Client], T], *, act: str) -> T:
         """Return what `operation` returns, repeating it with backoff and jitter while failures may pass.
 
         Args:
             operation: called with the boto3 client.
             act: what is attempted, for messages: "open a/b".
-            on_retry: told of each failure that will be repeated.
-            is_transient: which failures may pass; by default `is_transient`.
 
         Raises:
             NotFoundError: no such key.
-            ClientError: a precondition failed (409, 412) or an upload is unknown: the caller decides.
+            CapacityError: the store is full.
             StoreError: everything else.
         """
-        may_pass = is_transient or is_transient_failure
-        try:
-            for attempt in stamina.retry_context(
-                on=may_pass, attempts=None, timeout=self.retry_seconds, wait_initial=0.1, wait_max=5.0, wait_jitter=1.0
-            ):
-                with attempt:
-                    return self._attempt(operation, on_failure=on_retry, may_pass=may_pass)
-        except (BotoCoreError, ClientError) as error:
-            if status_of(error) in {409, 412} or code_of(error) == "NoSuchUpload":
-                raise
-            raise self._translate(error, act=act) from None
-        raise AssertionError("stamina yields at least one attempt")
+        with self._translated(act):
+            return self._repeat(operation, act=act, may_pass=is_transient_failure)
 
-    def _attempt(
+    def call_conditionally(
+        self, operation: Callable[[S3Client], T], *, act: str, may_pass: Callable[[Exception], bool]
+    ) -> T:
+        """Like `call`, for an operation that a rival may win.
+
+        Raises:
+            RivalError: the condition did not hold.
+        """
+        failures: list[Exception] = []
+        with self._translated(act):
+            try:
+                return self._repeat(operation, act=act, may_pass=may_pass, on_retry=failures.append)
+            except ClientError as error:
+                if status_of(error) in {409, 412} or code_of(error) == "NoSuchUpload":
+                    raise RivalError(status=status_of(error), was_repeated=bool(failures)) from None
+                raise
+
+    def _repeat(
         self,
         operation: Callable[[S3Client], T],
         *,
-        on_failure: Callable[[BaseException], None] | None,
+        act: str,
         may_pass: Callable[[Exception], bool],
+        on_retry: Callable[[Exception], None] | None = None,
     ) -> T:
-        client = self._get_client()
-        try:
-            return operation(client)
-        except (BotoCoreError, ClientError) as error:
-            if code_of(error) in _EXPIRED:
-                self._forget(client)
-            if on_failure is not None and may_pass(error):
-                on_failure(error)
-            raise
+        self._get_client()
+        deadline = self._clock.monotonic() + self.retry_seconds
+        for attempt in itertools.count():
+            client = self._get_client()
+            try:
+                return operation(client)
+            except (BotoCoreError, ClientError) as error:
+                if code_of(error) in _EXPIRED:
+                    self._forget(client)
+                # Jitter keeps clients that were refused together from coming back together.
+                wait_seconds = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt) * random.uniform(0.5, 1.5)  # noqa: S311
+                if not may_pass(error) or self._clock.monotonic() + wait_seconds > deadline:
+                    raise
+                if on_retry is not None:
+                    on_retry(error)
+                _LOGGER.info("%s failed (%s), trying again in %.1f s", act, error, wait_seconds)
+            self._clock.sleep(wait_seconds)
+        raise AssertionError("unreachable: the loop ends by return or raise")
 
     def _get_client(self) -> S3Client:
         with self._lock:
@@ -166,6 +203,18 @@ class BucketClient:
         )
         region = self.region or session.region_name or "us-east-1"
         return session.client("s3", endpoint_url=self.endpoint_url, region_name=region, config=config)
+
+    @contextmanager
+    def _translated(self, act: str) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise self._translate(error, act=act) from None
+        except RecursionError:
+            # boto3 follows a server that redirects for ever, such as one that sends http to https.
+            raise StoreError(
+                f"Cannot {act}: {self.endpoint_url} redirects without end. Check endpoint_url (http or https?)."
+            ) from None
 
     def _translate(self, error: Exception, *, act: str) -> LiftgateError:
         code = code_of(error)

@@ -13,10 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from artifact_sync.errors import InputError, IntegrityError, LiftgateError
-from artifact_sync.s3_client import BucketClient, code_of, is_transient_failure, status_of
+from artifact_sync.s3_client import BucketClient, is_transient_failure, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -24,14 +22,6 @@ if TYPE_CHECKING:
 
 WRITER_MARK = "liftgate-writer"
 _MAX_PARTS = 10_000
-
-
-class UploadConflictError(Exception):
-    """The last step was refused because somebody else writes the same key; S3Store turns it into ours."""
-
-    def __init__(self, *, is_worth_repeating: bool) -> None:
-        super().__init__(is_worth_repeating)
-        self.is_worth_repeating = is_worth_repeating
 
 
 class MultipartUpload:
@@ -59,7 +49,7 @@ class MultipartUpload:
 
         Raises:
             IntegrityError: the bytes that were read are not those of `sha256`; nothing is visible.
-            UploadConflictError: a rival created the key, or is about to.
+            RivalError: a rival created the key, or is about to; or the upload is gone.
         """
         upload_id = self._begin()
         try:
@@ -132,12 +122,10 @@ class MultipartUpload:
                 IfNoneMatch="*",
             )
 
-        try:
-            self._client.call(complete, act=f"finish the upload of {self._key}", is_transient=_may_pass)
-        except ClientError as error:
-            # 412: the key exists. 404 NoSuchUpload: an attempt of ours arrived after all, or somebody
-            # aborted it. 409: S3 asks to begin the whole upload anew.
-            raise UploadConflictError(is_worth_repeating=status_of(error) != 412) from None
+        # Not repeated at 409: S3 asks to begin the whole upload anew.
+        self._client.call_conditionally(
+            complete, act=f"finish the upload of {self._key}", may_pass=_may_pass_at_the_end
+        )
 
     def _abort(self, upload_id: str) -> None:
         def abort(client: S3Client) -> None:
@@ -145,13 +133,13 @@ class MultipartUpload:
 
         try:
             self._client.call(abort, act=f"abort the upload of {self._key}")
-        except (LiftgateError, ClientError):
+        except LiftgateError:
             # The error that led here is the one to tell; the bucket's life-cycle rule removes the parts.
             return
 
 
-def _may_pass(error: Exception) -> bool:
-    return is_transient_failure(error) and code_of(error) != "ConditionalRequestConflict"
+def _may_pass_at_the_end(error: Exception) -> bool:
+    return is_transient_failure(error) and status_of(error) != 409
 
 
 def _pieces(path: Path, *, least_bytes: int) -> Iterator[bytes]:

@@ -16,11 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from botocore.exceptions import ClientError
-
 from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, NotFoundError, StoreError
-from artifact_sync.s3_client import BucketClient, status_of
-from artifact_sync.s3_multipart import WRITER_MARK, MultipartUpload, UploadConflictError
+from artifact_sync.s3_client import BucketClient, RivalError, is_transient_failure
+from artifact_sync.s3_multipart import WRITER_MARK, MultipartUpload
 from artifact_sync.s3_stream import ResumingStream
 from artifact_sync.store import ObjectInfo, check_key, check_prefix
 
@@ -134,7 +132,6 @@ class S3Store:
 
     def _create_whole(self, full_key: str, data: bytes) -> None:
         mark = secrets.token_hex(16)
-        failures: list[BaseException] = []
 
         def put(client: S3Client) -> None:
             client.put_object(
@@ -147,11 +144,11 @@ class S3Store:
             )
 
         try:
-            self._client.call(put, act=f"create {full_key}", on_retry=failures.append)
-        except ClientError as error:
-            if failures and self._holds_mark(full_key, mark):
+            self._client.call_conditionally(put, act=f"create {full_key}", may_pass=is_transient_failure)
+        except RivalError as rival:
+            if rival.was_repeated and self._mark_of(full_key) == mark:
                 return
-            raise self._lost(full_key, error) from None
+            raise self._lost(full_key, rival) from None
 
     def _create_in_parts(self, full_key: str, path: Path, *, sha256: str | None) -> None:
         for _ in range(_UPLOAD_ATTEMPTS):
@@ -162,15 +159,13 @@ class S3Store:
             )
             try:
                 return upload.run(path, sha256=sha256)
-            except UploadConflictError as conflict:
-                if self._holds_mark(full_key, upload.mark):
-                    return None
-                if not conflict.is_worth_repeating:
-                    raise AlreadyExistsError(_taken(full_key)) from None
-        raise StoreError(f"Cannot create {full_key}: rivals were writing it {_UPLOAD_ATTEMPTS} times. Try again.")
-
-    def _holds_mark(self, full_key: str, mark: str) -> bool:
-        return self._mark_of(full_key) == mark
+            except RivalError as rival:
+                lost = rival
+            if self._mark_of(full_key) == upload.mark:
+                return None
+            if lost.status == 412:
+                break
+        raise self._lost(full_key, lost)
 
     def _mark_of(self, full_key: str) -> str | None:
         """Return the writer mark of an object, "" if it has none, None if there is no object."""
@@ -182,10 +177,10 @@ class S3Store:
             return None
         return head["Metadata"].get(WRITER_MARK, "")
 
-    def _lost(self, full_key: str, error: ClientError) -> AlreadyExistsError | StoreError:
-        if status_of(error) == 412:
+    def _lost(self, full_key: str, rival: RivalError) -> AlreadyExistsError | StoreError:
+        if rival.status == 412:
             return AlreadyExistsError(_taken(full_key))
-        return StoreError(f"Cannot create {full_key}: rivals are writing it ({error}). Try again.")
+        return StoreError(f"Cannot create {full_key}: rivals kept writing it ({rival.status}). Try again.")
 
 
 def _taken(full_key: str) -> str:
