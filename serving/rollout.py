@@ -88,6 +88,8 @@ def _make_config_safe(s: Situation, target: Target) -> Step | None:
 
 
 def _pull(s: Situation, target: Target) -> Step | None:
+    if target.release is None and s.state.accepted is None:
+        return None
     missing = target.versions - s.verified - s.blocked
     return PullVersion(version=min(missing)) if missing and s.is_bucket_reachable else None
 
@@ -206,7 +208,7 @@ _DECISIONS: tuple[Callable[[Situation, Target], Step | None], ...] = (
 def _rest(s: Situation, target: Target) -> Step:
     baking = s.state.baking
     if baking is not None and baking.version in s.baking - target.versions:
-        return KeepForBake(version=baking.version, until=baking.until)
+        return KeepForBake(version=baking.version, until=baking.until, labels=dict(target.labels))
     if s.desired is None and s.state.accepted is None:
         return Nothing(reason="no release to serve")
     if not target.labels:

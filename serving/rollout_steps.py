@@ -120,9 +120,11 @@ class KeepForBake:
 
     version: int
     until: datetime
+    labels: Mapping[str, int]
 
     def __str__(self) -> str:
-        return f"Version {self.version} stays in memory until {self.until:%H:%M:%S} UTC."
+        served, until = described(self.labels), f"{self.until:%H:%M:%S} UTC"
+        return f"{served[:1].upper()}{served[1:]} is served; version {self.version} stays in memory until {until}."
 
 
 @dataclass(frozen=True)

@@ -32,3 +32,13 @@ def corpus(photo_tools: ModuleType) -> tuple:
 def good_photos(corpus: tuple) -> tuple:
     """The kinds that decode."""
     return tuple(kind for kind in corpus if kind.reason is None)
+
+
+@pytest.fixture(scope="session")
+def agent_lab() -> ModuleType:
+    """The module tests/agent_lab.py: a signed bucket, a host and a model server in memory."""
+    spec = importlib.util.spec_from_file_location("agent_lab", Path(__file__).parents[2] / "agent_lab.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
