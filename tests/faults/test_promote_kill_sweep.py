@@ -186,7 +186,7 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_killed_at_every_write_the_state_is_the_old_or_the_new_one(name: str, site_in_memory) -> None:
-    kills = SWEEPS[name](site_in_memory)
+def test_killed_at_every_write_the_state_is_the_old_or_the_new_one(name: str, site) -> None:
+    kills = SWEEPS[name](site)
     print(f"{name}: {kills} kills")
     assert kills >= 10

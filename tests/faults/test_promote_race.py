@@ -98,17 +98,16 @@ def rollback_of(site, by: str) -> Callable[[], object]:
     return lambda: site.roll_back(by=by)
 
 
-def test_of_16_promoters_exactly_one_wins_and_the_others_are_told_who(site_in_memory) -> None:
-    counts = run_promotion_races(site_in_memory, rounds=ROUNDS)
+def test_of_16_promoters_exactly_one_wins_and_the_others_are_told_who(site) -> None:
+    counts = run_promotion_races(site, rounds=ROUNDS)
     assert counts["Promotion"] == ROUNDS
 
 
-def test_promotions_and_rollbacks_at_once_leave_one_whole_chain(site_in_memory) -> None:
-    run_promotions_against_rollbacks(site_in_memory, rounds=3)
+def test_promotions_and_rollbacks_at_once_leave_one_whole_chain(site) -> None:
+    run_promotions_against_rollbacks(site, rounds=3)
 
 
-def test_one_run_promoted_by_16_people_is_one_release(site_in_memory) -> None:
-    site = site_in_memory
+def test_one_run_promoted_by_16_people_is_one_release(site) -> None:
     run = site.approved_run("run-a")
     outcomes = race([lambda by=f"rita-{index}": site.promote(run, by=by) for index in range(PROMOTERS)])
     done = [outcome for outcome in outcomes if isinstance(outcome, Promotion)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,12 +28,20 @@ SignedSite = _load("signed_site").SignedSite
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> SignedSite:
-    """A site where one of alice and bob must approve, with nothing released."""
-    return SignedSite(tmp_path).initialise()
+def memory_path() -> Iterator[Path]:
+    """A directory where nothing waits for a disk: these tests are about order and signatures."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
-def strict_site(tmp_path: Path) -> SignedSite:
+def site(memory_path: Path) -> SignedSite:
+    """A site where one of alice and bob must approve, with nothing released."""
+    return SignedSite(memory_path).initialise()
+
+
+@pytest.fixture
+def strict_site(memory_path: Path) -> SignedSite:
     """A site where both alice and bob must approve."""
-    return SignedSite(tmp_path, threshold=2).initialise()
+    return SignedSite(memory_path, threshold=2).initialise()
