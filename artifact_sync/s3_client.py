@@ -17,20 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSLError,
-)
+from botocore.exceptions import ClientError
 
 from artifact_sync.clock import Clock, SystemClock
-from artifact_sync.errors import CapacityError, LiftgateError, NotFoundError, StoreError
+from artifact_sync.errors import StoreError
+from artifact_sync.s3_errors import FOREIGN_ERRORS, code_of, is_expired, is_transient_failure, status_of, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -39,41 +30,6 @@ T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 _LONGEST_WAIT_SECONDS = 5.0
-
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
-_TRANSIENT_CODES = _EXPIRED | {
-    "BadDigest",
-    "InternalError",
-    "RequestLimitExceeded",
-    "RequestTimeTooSkewed",
-    "RequestTimeout",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-    "XAmzContentChecksumMismatch",
-}
-_TRANSIENT_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
-_BAD_CREDENTIALS = _EXPIRED | {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
-_FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "InsufficientCapacity"})
-_WRONG_REGION = "the bucket is in another region ({code}). Set `region` in [store]."
-_REASONS = {
-    "AccessDenied": (
-        "access denied ({code}). The credentials lack a permission on this bucket or prefix "
-        "(a key that does not exist looks the same to those who may not list)."
-    ),
-    "AuthorizationHeaderMalformed": _WRONG_REGION,
-    "IllegalLocationConstraintException": _WRONG_REGION,
-    "NoSuchBucket": "{where} has no bucket of that name. Create it or correct the store's url.",
-    "NotImplemented": "{where} does not know a header that is needed here (conditional writes or checksums).",
-    "PermanentRedirect": _WRONG_REGION,
-    "RequestTimeTooSkewed": ("this machine's clock differs too much from the store's. Set it (NTP) and try again."),
-}
-_CREDENTIALS_WAY_OUT = (
-    "Credentials come from the standard AWS chain: environment variables, the profile in ~/.aws, or the role of this "
-    "machine. `aws sts get-caller-identity` shows what it finds."
-)
 
 
 class RivalError(Exception):
@@ -164,8 +120,8 @@ class BucketClient:
             client = self._get_client()
             try:
                 return operation(client)
-            except (BotoCoreError, ClientError) as error:
-                if code_of(error) in _EXPIRED:
+            except FOREIGN_ERRORS as error:
+                if is_expired(error):
                     self._forget(client)
                 # Jitter keeps clients that were refused together from coming back together.
                 wait_seconds = min(_LONGEST_WAIT_SECONDS, 0.1 * 2**attempt) * random.uniform(0.5, 1.5)  # noqa: S311
@@ -208,55 +164,10 @@ class BucketClient:
     def _translated(self, act: str) -> Iterator[None]:
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
-            raise self._translate(error, act=act) from None
+        except FOREIGN_ERRORS as error:
+            raise translate(error, act=act, bucket=self.bucket, endpoint_url=self.endpoint_url) from None
         except RecursionError:
             # boto3 follows a server that redirects for ever, such as one that sends http to https.
             raise StoreError(
                 f"Cannot {act}: {self.endpoint_url} redirects without end. Check endpoint_url (http or https?)."
             ) from None
-
-    def _translate(self, error: Exception, *, act: str) -> LiftgateError:
-        code = code_of(error)
-        cannot = f"Cannot {act} in bucket {self.bucket}"
-        if code in {"NoSuchKey", "404", "NotFound"}:
-            return NotFoundError(f"{cannot}: no such object.")
-        if code in _FULL:
-            return CapacityError(f"{cannot}: the store is full ({code}). Make room there or raise the quota.")
-        return StoreError(f"{cannot}: {self._reason(error, code)}")
-
-    def _reason(self, error: Exception, code: str) -> str:
-        where = self.endpoint_url or "AWS"
-        if isinstance(error, NoCredentialsError | PartialCredentialsError) or code in _BAD_CREDENTIALS:
-            found = code or "no credentials were found"
-            return f"{where} was not convinced who we are ({found}). {_CREDENTIALS_WAY_OUT}"
-        if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
-            return f"{where} cannot be reached. Check the network and endpoint_url, then try again."
-        if isinstance(error, SSLError):
-            return f"the certificate of {where} is not trusted ({error}). Set AWS_CA_BUNDLE if it is your own."
-        if code in _REASONS:
-            return _REASONS[code].format(where=where, code=code)
-        if status_of(error) == 403:
-            return _REASONS["AccessDenied"].format(code=code)
-        return f"{code or type(error).__name__}: {error}. It was repeated for up to {self.retry_seconds:g} s."
-
-
-def is_transient_failure(error: Exception) -> bool:
-    """Return whether repeating the same call may succeed."""
-    if isinstance(error, SSLError):
-        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    if isinstance(error, HTTPClientError | IncompleteReadError):
-        return True
-    return code_of(error) in _TRANSIENT_CODES or status_of(error) in _TRANSIENT_STATUSES
-
-
-def code_of(error: BaseException) -> str:
-    """Return the S3 error code, such as "SlowDown", or an empty string."""
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def status_of(error: BaseException) -> int:
-    """Return the HTTP status of the answer, or 0 when there was none."""
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

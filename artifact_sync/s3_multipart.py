@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifact_sync.errors import InputError, IntegrityError, LiftgateError
-from artifact_sync.s3_client import BucketClient, is_transient_failure, status_of
+from artifact_sync.s3_client import BucketClient
+from artifact_sync.s3_errors import is_transient_failure, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

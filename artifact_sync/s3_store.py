@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, NotFoundError, StoreError
-from artifact_sync.s3_client import BucketClient, RivalError, is_transient_failure
+from artifact_sync.s3_client import BucketClient, RivalError
+from artifact_sync.s3_errors import is_transient_failure
 from artifact_sync.s3_multipart import WRITER_MARK, MultipartUpload
 from artifact_sync.s3_stream import ResumingStream
 from artifact_sync.store import ObjectInfo, check_key, check_prefix
@@ -116,6 +117,8 @@ class S3Store:
         token = ""
         while True:
             page = self._page(prefix, token=token)
+            if "IsTruncated" not in page:
+                raise StoreError(f"Cannot list {self!r}: the answer is not a listing. Check endpoint_url.")
             for entry in page.get("Contents", []):
                 yield ObjectInfo(key=entry["Key"].removeprefix(self._prefix), size_bytes=entry["Size"])
             token = page.get("NextContinuationToken", "")
