@@ -107,7 +107,7 @@ class HarmfulProxy:
 
     def answer_error(self, handler: http.server.BaseHTTPRequestHandler, *, status: int, code: str) -> None:
         document = code.encode()
-        if status != 200:
+        if not code.startswith("<"):
             document = f"<Error><Code>{code}</Code><Message>harm</Message></Error>".encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/xml")
@@ -322,9 +322,9 @@ def test_a_bucket_in_another_region_is_told(proxy: HarmfulProxy, store: S3Store)
         store.create("m/a", b"")
 
 
-@pytest.mark.parametrize("page", ["<!DOCTYPE html><p>Sign in to this hotel", "<html>Sign in to this hotel</html>"])
+@pytest.mark.parametrize("page", ["400 <!DOCTYPE html><p>Not for you", "200 <html>Sign in to this hotel</html>"])
 def test_an_address_that_is_no_s3_server_is_told(proxy: HarmfulProxy, store: S3Store, page: str) -> None:
-    proxy.reset(lambda number, method, path: f"200 {page}")
+    proxy.reset(lambda number, method, path: page)
     with pytest.raises(StoreError, match="Check endpoint_url"):
         list(store.list(""))
 
