@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from serving.embedded_server.dtypes import dtype_of, type_name
 from serving.embedded_server.status import Code, StatusError, invalid_argument
+from serving.embedded_server.wire_tensors import MAX_RANK
 from serving.protos import tfs_pb2
 
 _MAX_SHOWN_BYTES = 256
@@ -154,6 +155,8 @@ def _array(value: Any, data_type: int) -> npt.NDArray[Any]:
     while isinstance(inner, list):
         shape.append(len(inner))
         inner = inner[0] if inner else None
+    if len(shape) > MAX_RANK:
+        raise invalid_argument(f"Encountered list at unexpected level: {len(shape)} expected < {MAX_RANK}")
     leaves: list[Any] = []
     _flatten(value, 0, shape, leaves.append, _converter(data_type))
     dtype = dtype_of(data_type)

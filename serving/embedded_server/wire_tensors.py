@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.embedded_server.dtypes import data_type_of, dtype_of
-from serving.embedded_server.status import StatusError, invalid_argument
+from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
 
 _FIELDS: dict[int, str] = {
@@ -33,6 +33,11 @@ _FIELDS: dict[int, str] = {
     tfs_pb2.DT_UINT32: "uint32_val",
     tfs_pb2.DT_UINT64: "uint64_val",
 }
+MAX_RANK = 64
+"""The most dimensions that NumPy knows."""
+
+# A shape costs a few bytes to send: memory is not taken on its word alone.
+_MAX_FILLED_BYTES = 1024**3
 # Fields of fixed width: on the wire a packed field is the little-endian array itself.
 _PACKED_KEYS = {"float_val": b"\x2a", "double_val": b"\x32", "scomplex_val": b"\x4a", "dcomplex_val": b"\x62"}
 
@@ -50,7 +55,7 @@ def to_array(tensor: tfs_pb2.Tensor, *, alias: str) -> npt.NDArray[Any]:
     dtype = dtype_of(tensor.dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     unparsable = invalid_argument(f"tensor parsing error: {alias}")
-    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape) or len(shape) > MAX_RANK:
         raise unparsable
     count = math.prod(shape)
     if tensor.tensor_content:
@@ -99,6 +104,10 @@ def _filled(values: npt.NDArray[Any], count: int, unparsable: StatusError) -> np
         return values
     if values.size > count:
         raise unparsable
+    if count * values.dtype.itemsize > _MAX_FILLED_BYTES:
+        raise StatusError(
+            Code.RESOURCE_EXHAUSTED, f"A tensor of {count} values was sent with {values.size} of them; send them all"
+        )
     # Trailing repetitions of the last value may be left out; with none at all it is zero, or empty.
     nothing = b"" if values.dtype == np.object_ else 0
     filled = np.full(count, values[-1] if values.size else nothing, dtype=values.dtype)
