@@ -85,10 +85,11 @@ def _reason(error: Exception, code: str, *, where: str) -> str:
         return f"{where} cannot be reached. Check the network and endpoint_url, then try again."
     if isinstance(error, SSLError):
         return f"the certificate of {where} is not trusted ({error}). Set AWS_CA_BUNDLE if it is your own."
-    if isinstance(error, ResponseParserError):
-        return f"{where} does not answer as an S3 server does. Check endpoint_url and any proxy on the way."
     if code in _REASONS or status_of(error) == 403:
         return _REASONS.get(code, _REASONS["AccessDenied"]).format(where=where, code=code)
+    if isinstance(error, ResponseParserError) or code.isdigit():
+        found = f" (HTTP {code})" if code else ""
+        return f"{where} does not answer as an S3 server does{found}. Check endpoint_url and any proxy on the way."
     return f"{code or type(error).__name__}: {error}. It was repeated as long as that made sense; try again later."
 
 
