@@ -6,6 +6,7 @@ and compares. It needs grpcio-tools (extra `dev`).
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,10 +21,11 @@ def generate(out_dir: Path) -> None:
     Raises:
         SystemExit: protoc refused the file; it has said why on stderr.
     """
-    # A developer's tool: importing this module must not need it.
-    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    status = protoc.main(["protoc", f"-I{_REPOSITORY}", f"--python_out={out_dir}", f"--pyi_out={out_dir}", PROTO])
+    # In a process of its own: protoc and TensorFlow bring two protobufs that cannot live in one.
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{_REPOSITORY}"]
+    status = subprocess.run(
+        [*command, f"--python_out={out_dir}", f"--pyi_out={out_dir}", PROTO], check=False
+    ).returncode
     if status:
         raise SystemExit(status)
     stub = out_dir / "validation/protos/saved_model_pb2.pyi"
