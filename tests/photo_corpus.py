@@ -29,11 +29,10 @@ class PhotoKind:
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
     """An asymmetric picture: red grows to the right, green downwards, one blue corner."""
-    red = np.linspace(0, 255, width)[None, :].repeat(height, axis=0)
-    green = np.linspace(0, 255, height)[:, None].repeat(width, axis=1)
-    blue = np.zeros((height, width))
-    blue[: max(1, height // 3), : max(1, width // 3)] = 255
-    rgb = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    rgb = np.zeros((height, width, 3), dtype=np.uint8)
+    rgb[:, :, 0] = np.linspace(0, 255, width).astype(np.uint8)[None, :]
+    rgb[:, :, 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    rgb[: max(1, height // 3), : max(1, width // 3), 2] = 255
     return Image.fromarray(rgb).convert(mode)
 
 

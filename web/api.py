@@ -76,7 +76,10 @@ def _json_object() -> dict[str, Any]:
     """
     if (request.content_length or 0) > _MAX_JSON_BYTES:
         raise RequestError("The JSON is too large for a correction.", reason="json-too-large", status=413)
-    document = request.get_json(force=True, silent=True)
+    try:
+        document = request.get_json(force=True, silent=True)
+    except RecursionError:
+        document = None
     if not isinstance(document, dict):
         raise RequestError("The body is not a JSON object.", reason="malformed-json")
     fields: dict[str, tuple[type, ...]] = {

@@ -6,10 +6,14 @@ their own. The application holds no state and starts nothing.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from flask import Flask
 from flask_wtf.csrf import CSRFProtect  # type: ignore[import-untyped]
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import Clock
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelServer
@@ -26,6 +30,7 @@ from web.receipts import ReceiptStore
 from web.request_context import install_request_context
 from web.services import Services, install_services
 from web.settings import WebSettings
+from web.uploads import PhotoRequest
 
 _FORM_FIELDS_BYTES = 64 * 1024
 _FORM_BUFFER_BYTES = 1024 * 1024
@@ -56,6 +61,7 @@ def create_app(
         clock: the time in receipts and of photos that are kept for a while.
     """
     app = Flask(__name__)
+    app.request_class = PhotoRequest
     app.config.update(_configuration(settings, secret_key))
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     receipts = ReceiptStore(database)
@@ -88,6 +94,7 @@ def create_app(
             clock=clock,
         ),
     )
+    app.url_defaults(_StaticVersions(app).add)
     install_request_context(app)
     install_problems(app)
     install_headers(app)
@@ -102,6 +109,24 @@ def create_app(
     return app
 
 
+class _StaticVersions:
+    """Names each static file with its content's digest, so that a browser never mixes two releases."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._digests: dict[str, str] = {}
+
+    def add(self, endpoint: str, values: dict[str, Any]) -> None:
+        """Add `v` to the values of a static file's address."""
+        name = values.get("filename")
+        if endpoint != "static" or name is None or self._app.static_folder is None:
+            return
+        if name not in self._digests:
+            data = Path(self._app.static_folder, name).read_bytes()
+            self._digests[name] = sha256_hex(data)[:12]
+        values["v"] = self._digests[name]
+
+
 def _configuration(settings: WebSettings, secret_key: bytes) -> dict[str, object]:
     return {
         "SECRET_KEY": secret_key,
@@ -113,6 +138,6 @@ def _configuration(settings: WebSettings, secret_key: bytes) -> dict[str, object
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": settings.is_behind_https,
-        "SEND_FILE_MAX_AGE_DEFAULT": 3600,
+        "SEND_FILE_MAX_AGE_DEFAULT": 7 * 86_400,
         "WTF_CSRF_TIME_LIMIT": _PAGE_AGE_SECONDS,
     }

@@ -5,8 +5,10 @@ Its place in the flow: pages.py and api.py call it first; nothing of a request i
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
+from typing import IO
 
 from flask import Request, current_app
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -15,6 +17,19 @@ from web.problems import RequestError
 
 PHOTO_FIELD = "photo"
 _KEY = re.compile(r"^[\x21-\x7e]{8,128}$")
+
+
+class PhotoRequest(Request):
+    """A request whose uploads stay in memory: a photo is never written to disk on its way through."""
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return io.BytesIO()
 
 
 def photo_of_form(request: Request) -> bytes:

@@ -7,6 +7,7 @@
   const chooser = document.getElementById("chooser");
   const preview = document.getElementById("preview");
   const tooLarge = document.getElementById("too-large");
+  const chosen = document.getElementById("chosen");
   const send = document.getElementById("send");
   const maxBytes = Number(form.dataset.maxBytes);
   let shown = null;
@@ -20,6 +21,9 @@
     preview.hidden = true;
     tooLarge.hidden = true;
     send.disabled = false;
+    chooser.classList.toggle("has-photo", Boolean(file));
+    chosen.hidden = !file;
+    chosen.textContent = file ? file.name : "";
     if (!file) return;
     other.value = "";
     if (file.size > maxBytes) {
@@ -47,4 +51,6 @@
   form.addEventListener("submit", () => form.classList.add("is-busy"));
   // Coming back by the browser's button: the form is ready again.
   window.addEventListener("pageshow", () => form.classList.remove("is-busy"));
+  // The browser may have kept the choice over a reload.
+  if (gallery.files.length > 0) show(gallery, camera);
 })();

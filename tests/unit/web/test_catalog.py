@@ -1,0 +1,71 @@
+"""Model cards from signed releases; the last good state outlives the bucket."""
+
+from __future__ import annotations
+
+import pytest
+
+from artifact_sync.directory_store import DirectoryStore
+from artifact_sync.errors import NotFoundError, StoreError
+from web.catalog import TrustedModelCatalog
+
+
+class FlakyStore(DirectoryStore):
+    """A bucket that can go away."""
+
+    is_away = False
+
+    def open(self, key):
+        if self.is_away:
+            raise StoreError("the bucket cannot be reached")
+        return super().open(key)
+
+
+@pytest.fixture
+def site(signed_site_type, memory_path):
+    return signed_site_type(memory_path).initialise()
+
+
+def test_before_the_first_release_it_says_so(site):
+    with pytest.raises(NotFoundError, match="no release yet"):
+        TrustedModelCatalog(site.reader("web")).current()
+
+
+def test_the_current_card_is_the_stable_version_of_the_newest_release(site):
+    catalog = TrustedModelCatalog(site.reader("web"))
+    first = site.promote(site.approved_run("run-001"))
+    assert catalog.current().version == first.version.version
+    assert catalog.current().labels == first.version.labels
+    assert catalog.current().contract == first.version.input_contract
+    second = site.promote(site.approved_run("run-002"))
+    assert catalog.refresh().version == second.version.version
+    assert catalog.current().version == second.version.version
+    assert catalog.card(first.version.version).labels == first.version.labels
+
+
+def test_a_version_is_looked_up_when_it_is_not_known(site):
+    catalog = TrustedModelCatalog(site.reader("web"))
+    first = site.promote(site.approved_run("run-001"))
+    assert catalog.card(first.version.version).version == first.version.version
+    with pytest.raises(NotFoundError):
+        catalog.card(77)
+
+
+def test_what_was_known_stays_known_when_the_bucket_goes_away(site):
+    store = FlakyStore(site.path / "bucket")
+    catalog = TrustedModelCatalog(site.reader("web", store=store))
+    site.promote(site.approved_run("run-001"))
+    known = catalog.current()
+    store.is_away = True
+    with pytest.raises(StoreError):
+        catalog.refresh()
+    assert catalog.current() == known
+    assert catalog.card(known.version) == known
+
+
+def test_it_keeps_itself_fresh_in_the_background(site):
+    first = site.promote(site.approved_run("run-001"))
+    with TrustedModelCatalog(site.reader("web"), refresh_seconds=0.01) as catalog:
+        assert catalog.current().version == first.version.version
+        second = site.promote(site.approved_run("run-002"))
+        while catalog.current().version != second.version.version:
+            pass
