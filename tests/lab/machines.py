@@ -37,11 +37,20 @@ class Machine:
         self.process.wait()
         _remove_control_groups(f"liftgate-{self.name}-{self.port}")
 
+    def copy(self, local: Path, remote: str) -> None:
+        """Copy a folder's content to the machine as root."""
+        pack = subprocess.run(["tar", "-C", str(local), "-c", "."], capture_output=True, check=True)
+        unpack = self._ssh(f"mkdir -p {remote} && tar -C {remote} --no-same-owner -x", user="root")
+        subprocess.run(unpack, input=pack.stdout, check=True)
+
     def run(self, command: str, *, user: str = "root") -> subprocess.CompletedProcess[str]:
         """Run a shell command on the machine."""
+        return subprocess.run(self._ssh(command, user=user), capture_output=True, text=True, check=False)
+
+    def _ssh(self, command: str, *, user: str) -> list[str]:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         login = ["-i", str(self.identity_file), "-p", str(self.port), f"{user}@127.0.0.1"]
-        return subprocess.run(["ssh", *options, *login, command], capture_output=True, text=True, check=False)
+        return ["ssh", *options, *login, command]
 
 
 class Lab:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 _LAB = Path(__file__).parents[2] / "lab"
 
 
-def _load_machines() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lab_machines", _LAB / "machines.py")
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"hosts_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -29,7 +30,7 @@ def _load_machines() -> ModuleType:
 @pytest.fixture(scope="session")
 def machines() -> ModuleType:
     """The module that makes machines; skips where that cannot be."""
-    module = _load_machines()
+    module = _load(_LAB / "machines.py")
     reason = module.why_not()
     if reason is not None:
         pytest.skip(reason)
@@ -122,3 +123,39 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def play(repository: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a playbook on a machine as root, by the command that an operator types."""
+
+    def run(
+        playbook: str, machine: Any, *groups: str, variables: Mapping[str, object], check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        known_hosts = tmp_path / "known_hosts"
+        known_hosts.write_text(machine.known_hosts_line)
+        host = {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": machine.port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(machine.identity_file),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=/dev/null",
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        inventory = tmp_path / "provisioning.json"
+        inventory.write_text(json.dumps({group: {"hosts": {machine.name: host}} for group in groups}))
+        extra = tmp_path / "variables.json"
+        extra.write_text(json.dumps(dict(variables)))
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{playbook}"]
+        command += ["-i", str(inventory), "-e", f"@{extra}", *(["--check", "--diff"] if check else [])]
+        return subprocess.run(command, cwd=repository / "ansible", capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def signed_site(tmp_path: Path) -> Any:
+    """A bucket with keys and trust, and nothing released yet."""
+    site = tmp_path / "site"
+    site.mkdir()
+    return _load(_LAB.parent / "signed_site.py").SignedSite(site).initialise()
