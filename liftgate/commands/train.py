@@ -95,7 +95,13 @@ def _cluster(inventory: Path | None) -> Cluster:
         return LocalCluster()
     from training_cluster.ansible_cluster import AnsibleCluster
 
-    return AnsibleCluster(inventory, progress=lambda step: say(f"  {step}"))
+    return AnsibleCluster(inventory, progress=_say_step)
+
+
+def _say_step(step: str) -> None:
+    # Ansible's own checks of a role's arguments are steps too, and say nothing to people.
+    if "Validating arguments" not in step:
+        say(f"  {step.rpartition(' : ')[2]}")
 
 
 def _follow(cluster: Cluster, request: TrainingRequest) -> TrainingState:

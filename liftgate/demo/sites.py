@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifact_sync.errors import LiftgateError
+from artifact_sync.errors import LiftgateError, SettingsError
 from liftgate.demo.narration import Narrator
+
+_MARKER = ".liftgate-demo"
 
 
 class DemoError(LiftgateError):
@@ -49,13 +51,13 @@ class Site:
     narrator: Narrator
 
     def run(self, *words: str, expected: Sequence[int] = (0,), is_quiet: bool = False) -> Outcome:
-        """Run `liftgate WORDS` here and return how it ended.
+        """Run `liftgate WORDS` here and return how it ended; JSON is for the story, not for its listeners.
 
         Raises:
             DemoError: it ended with another exit code than the expected ones.
         """
         if not is_quiet:
-            self.narrator.command(("liftgate", *words))
+            self.narrator.command(("liftgate", *(word for word in words if word != "--json")))
         done = subprocess.run(
             [sys.executable, "-m", "liftgate", *words],
             cwd=self.folder,
@@ -70,7 +72,7 @@ class Site:
                 f"`liftgate {' '.join(words)}` ended with exit code {done.returncode} in {self.folder}:\n"
                 f"{done.stdout}{done.stderr}"
             )
-        if not is_quiet and done.returncode == 0:
+        if not is_quiet and done.returncode == 0 and "--json" not in words:
             self.narrator.output(done.stdout)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -85,11 +87,24 @@ class Site:
         return {**kept, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1", **self.environment}
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make `folder` anew; what is there is removed only when an earlier demo made it.
+
+    Raises:
+        SettingsError: the folder holds something else.
+    """
+    marker = folder / _MARKER
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise SettingsError(f"{folder} is not empty and no earlier demo made it. Name another one with --folder.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marker.touch()
+
+
 def make_sites(
     folder: Path, *, store: Mapping[str, str], environment: Mapping[str, str], inventory: Path, narrator: Narrator
 ) -> tuple[Site, Site]:
-    """Make the training site and the serving site anew under `folder`, each with its settings."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Make the training site and the serving site under `folder`, each with its settings."""
     training, serving = folder / "training-site", folder / "serving-site"
     for site in (training, serving):
         site.mkdir(parents=True)
