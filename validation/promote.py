@@ -87,7 +87,8 @@ def promote(
         TrustError: the bucket's state is not to be believed.
     """
     publisher = Publisher(trust, signer, expiries=expiries)
-    completed = publisher.renew(now=now)
+    completed = publisher.complete(now=now)
+    publisher.renew(now=now)
     view = publisher.view()
     candidacy = read_candidacy(run, model=view.model, act="Promotion")
     standing = standing_of(candidacy, view)

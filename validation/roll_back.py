@@ -65,7 +65,8 @@ def roll_back(
     if not reason.strip():
         raise RefusedError("Rollback refused: it has no reason. Say why: `liftgate rollback --because …`.")
     publisher = Publisher(trust, signer, expiries=expiries)
-    completed = publisher.renew(now=now)
+    completed = publisher.complete(now=now)
+    publisher.renew(now=now)
     view = publisher.view()
     latest = view.latest_release()
     if latest is None:

@@ -135,12 +135,12 @@ def publish_rotation(
     """
     registry = reader.registry
     _check_complete(change, view=view, model=registry.model)
-    holders = _releasers(change.roles, view.roles, signers)
+    holders = _releasers(change.roles, view.root, signers)
     publisher = Publisher(reader, *holders, expiries=expiries)
     new_root = change.root
     if payload_of(load_root(registry, root=reader.root)) != payload_of(new_root):
         before = _prepare(change, publisher, now=now)
-        if _is_valid_under(before.root, change, holders, roles=view.roles):
+        if _is_valid_under(before.root, change, holders):
             publisher.complete(now=now)
         _create_same(registry, "root", new_root.version, change.root_file.encode(), kind=Root)
     publisher.complete(now=now)
@@ -173,9 +173,9 @@ def _prepare(change: TrustChange, publisher: Publisher, *, now: datetime) -> Sig
     return before
 
 
-def _is_valid_under(root: Root, change: TrustChange, holders: Sequence[Signer], *, roles: Roles) -> bool:
+def _is_valid_under(root: Root, change: TrustChange, holders: Sequence[Signer]) -> bool:
     is_approved = is_signed(root, change.targets_file.encode(), role="targets", kind=Targets)
-    return is_approved and roles.releaser in [holder.public for holder in holders]
+    return is_approved and any(holder.public.key_id in root.roles["snapshot"].keyids for holder in holders)
 
 
 def _check_complete(change: TrustChange, *, view: TrustedView | None, model: str) -> None:
@@ -199,9 +199,11 @@ def _of_releaser(roles: Roles, signers: Sequence[Signer]) -> tuple[Signer, ...]:
     return found
 
 
-def _releasers(roles: Roles, before: Roles, signers: Sequence[Signer]) -> tuple[Signer, ...]:
+def _releasers(roles: Roles, root: Root, signers: Sequence[Signer]) -> tuple[Signer, ...]:
+    """Return the new releaser, then those whom hosts believe until they have the new root."""
     new = _of_releaser(roles, signers)
-    return (*new, *(signer for signer in signers if signer.public == before.releaser and signer not in new))
+    believed = root.roles["snapshot"].keyids
+    return (*new, *(signer for signer in signers if signer.public.key_id in believed and signer not in new))
 
 
 def _create_or_keep(registry: Registry, role: str, data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from tuf.api.metadata import Targets, Timestamp
 
@@ -75,19 +75,22 @@ class Publisher:
                 done.append(f"timestamp {state.snapshot.version}")
 
     def renew(self, *, now: datetime, is_forced: bool = False) -> tuple[str, ...]:
-        """Complete, then sign anew what the releaser signs and what expires soon (or in any case).
+        """Complete, then sign anew what the releaser signs and what is past half of its time (or all of it).
 
         Raises:
-            TrustError: see `complete`; or the releaser's key is not the trusted one.
+            RefusedError: the key is not the releaser's.
+            TrustError: see `complete`.
         """
         done = list(self.complete(now=now))
         state = self.state()
-        if is_forced or state.releases.expires - now < self._expiries.releases / 3:
+        before = state
+        if is_forced or state.releases.expires - now < self._expiries.releases / 2:
             state = self._renew_releases(state, now=now)
-        if is_forced or min(state.snapshot.expires, self._timestamp_expires(state)) <= now:
+        is_due = state is not before or state.snapshot.expires - now < self._expiries.snapshot / 2
+        if is_forced or is_due or self._timestamp_expires(state) - now < self._expiries.timestamp / 2:
             self.create_snapshot(state, now=now)
             done.append(f"snapshot {state.snapshot.version + 1}")
-        self.complete(now=now)
+            self.complete(now=now)
         return tuple(done)
 
     def publish_version(self, proposed: ProposedTargets, signatures: Mapping[str, str], *, now: datetime) -> None:
@@ -237,7 +240,7 @@ class Publisher:
 
     def _timestamp_expires(self, state: SignedState) -> datetime:
         timestamp = self._timestamp(state)
-        return state.snapshot.expires - timedelta.max if timestamp is None else timestamp.expires
+        return datetime.min.replace(tzinfo=UTC) if timestamp is None else timestamp.expires
 
     def _is_published(self, state: SignedState) -> bool:
         timestamp = self._timestamp(state)
