@@ -6,6 +6,7 @@ messages. A method that is not built answers UNIMPLEMENTED, as gRPC does by itse
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -23,6 +24,7 @@ from serving.embedded_server.server_config import served_models
 from serving.embedded_server.status import StatusError
 from serving.protos import tfs_pb2
 
+_LOG = logging.getLogger(__name__)
 _MAX_DETAILS = 1024
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -96,6 +98,9 @@ def _method(
             return answer(request, timeout_seconds)
         except StatusError as error:
             context.abort(_CODES[error.code], _cut(error.message))
+        except Exception as error:  # noqa: BLE001  (the edge of a request: one bug may not end the server)
+            _LOG.exception("a request failed unexpectedly")
+            context.abort(grpc.StatusCode.INTERNAL, _cut(f"Internal error; see the server's log: {error}"))
 
     return grpc.unary_unary_rpc_method_handler(
         handle, request_deserializer=request_type.FromString, response_serializer=_bytes_of

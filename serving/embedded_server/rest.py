@@ -135,6 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
             except StatusError as error:
                 text = error_body(error.message) if error.message else ""
                 return self._send(_HTTP_STATUS[error.code], "application/json", text)
+            except Exception:  # noqa: BLE001  (the edge of a request: it must not end without an answer)
+                _LOG.exception("%s %s failed unexpectedly", self.command, self.path)
+                return self._send(500, "application/json", error_body("Internal error; see the server's log"))
             return self._send(200, "application/json", text)
 
     def _body(self) -> bytes:
