@@ -9,6 +9,9 @@ Its place in the flow: validate.py calls it last. The verdict is
 To be let through, *every* check must hold, so each may be tested at the full alpha: the chance to
 pass a candidate that violates any one of them is at most alpha (Berger, Technometrics 24 (1982)
 295). To be refused, *one* class is enough, so those tests are corrected by Holm's method.
+
+The promise is about one comparison. Many candidates judged on one holdout add up (benchmarks/gate.py
+shows by how much); a fresh holdout starts anew.
 """
 
 from __future__ import annotations
