@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from validation.settings import ValidationSettings
 from validation.validate import Champion, validate_run
 from validation.verdict import Verdict
 
+CHROMIUM = Path("/usr/bin/chromium")
 LABELS = ("red", "green", "blue")
 CONTRACT = InputContract(height=16, width=16, channels=3)
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
@@ -255,3 +257,31 @@ def test_a_candidate_that_no_server_loads_is_refused(bench: Bench, train: Callab
     with pytest.raises(RefusedError, match="the candidate does not work on a model server"):
         bench.judge(run, None)
     assert not run.verdict_json.exists()
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium: apt-get install chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (1280, "light")])
+def test_the_report_reads_well_from_disk_on_a_phone_and_on_a_desk(
+    bench: Bench, train: Callable[..., RunFolder], width: int, scheme: Literal["light", "dark"]
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    run = train("run-better", bias=0.0)
+    bench.judge(run, served(train("run-first", bias=4.0)))
+    asked: list[str] = []
+    said: list[str] = []
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(run.report_html.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+        assert page.locator("h1").inner_text().startswith("Run run-better is shown to be better than version 1")
+        assert page.locator("figure").count() >= 18
+        assert page.locator(".forest svg").count() == 3
+        assert page.pdf(format="A4").startswith(b"%PDF")
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert said == []
