@@ -24,13 +24,16 @@ _HEADERS = {
 
 
 def install_headers(app: Flask) -> None:
-    """Add the headers to every answer; only static files may be cached."""
+    """Add the headers to every answer; only static files may be cached by others."""
     app.after_request(_add)
 
 
 def _add(response: Response) -> Response:
     for name, value in _HEADERS.items():
         response.headers[name] = value
-    if request.endpoint != "static":
+    if request.blueprint == "pages":
+        # Asked for anew each time, yet there when a person goes back; "no-store" would show an error then.
+        response.headers["Cache-Control"] = "private, no-cache"
+    elif request.endpoint != "static":
         response.headers["Cache-Control"] = "no-store"
     return response

@@ -10,6 +10,7 @@ import secrets
 
 from flask import Blueprint, Response, make_response, render_template, request
 
+from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import LiftgateError, PhotoError
 from artifact_sync.records import NONE_OF_THESE
 from serving.photo_format import allowed_formats
@@ -35,7 +36,7 @@ def classify() -> Response:
     """The answer for a photo."""
     try:
         photo = photo_of_form(request)
-        key = idempotency_key(request.form, _IDEMPOTENCY_FIELD, scope="page")
+        key = _key_of_form(content=photo)
         receipt = services().classifier.classify(photo, request_id=request_id(), idempotency_key=key)
     except (PhotoError, RequestError) as error:
         # What the person can mend is told where they can mend it: above the form.
@@ -70,7 +71,7 @@ def feedback() -> Response:
         request_id=request.form.get("request_id", ""),
         label=label,
         is_photo_given=request.form.get("keep_photo") == "yes",
-        idempotency_key=idempotency_key(request.form, _IDEMPOTENCY_FIELD, scope="page"),
+        idempotency_key=_key_of_form(content=label.encode()),
     )
     saved = services().correct(correction)
     return make_response(
@@ -94,6 +95,11 @@ def _upload_page(*, problem_text: str | None) -> str:
         keep_minutes=max(1, round(settings.photo_keep_seconds / 60)) if settings.photo_keep_seconds else 0,
         idempotency_key=secrets.token_hex(16),
     )
+
+
+def _key_of_form(*, content: bytes) -> str | None:
+    """Return the form's key for this content: a person may go back and send another photo with the same form."""
+    return idempotency_key(request.form, _IDEMPOTENCY_FIELD, scope=f"page-{sha256_hex(content)[:16]}")
 
 
 def _preview(photo: bytes) -> Preview | None:

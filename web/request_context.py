@@ -38,7 +38,9 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    # Libraries talk about their own affairs; what they warn of is worth a line.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("liftgate").setLevel(level)
 
 
 class _JsonFormatter(logging.Formatter):

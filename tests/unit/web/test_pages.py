@@ -127,6 +127,19 @@ def test_reloading_the_thanks_page_is_the_same_correction(send_photo, photo, hid
     assert front_end.corrections.waiting_count() == 1
 
 
+def test_going_back_and_sending_another_photo_or_label_with_the_same_form_works(
+    send_photo, photo, photo_tools, hidden_fields, front_end
+):
+    browser, first, fields = send_photo(photo)
+    _, second, _ = send_photo(photo_tools.encoded(photo_tools.picture(50, 50)), browser, **fields)
+    assert second.status_code == 200
+    assert first.headers["X-Request-Id"] not in second.text
+    form = hidden_fields(first.text)
+    for label in ("cat", "dog"):
+        assert browser.post("/feedback", data={**form, "label": label}).status_code == 200
+    assert front_end.corrections.waiting_count() == 2
+
+
 def test_what_a_person_can_mend_is_told_above_the_form(send_photo):
     _, answer, _ = send_photo(b"GIF89a not allowed")
     assert answer.status_code == 415
