@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 _LAB = Path(__file__).parents[2] / "lab"
+_GROUPS = ("training_hosts", "serving_hosts", "web_fronts")
 
 
 def _load(path: Path) -> ModuleType:
@@ -127,10 +128,10 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def play(repository: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs a playbook on a machine as root, by the command that an operator types."""
+    """Return a function that runs playbooks on a machine as root, by the command that an operator types."""
 
     def run(
-        playbook: str, machine: Any, *groups: str, variables: Mapping[str, object], check: bool = False
+        *playbooks: str, machine: Any, variables: Mapping[str, object], check: bool = False
     ) -> subprocess.CompletedProcess[str]:
         known_hosts = tmp_path / "known_hosts"
         known_hosts.write_text(machine.known_hosts_line)
@@ -143,10 +144,11 @@ def play(repository: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
             "ansible_python_interpreter": "/usr/bin/python3",
         }
         inventory = tmp_path / "provisioning.json"
-        inventory.write_text(json.dumps({group: {"hosts": {machine.name: host}} for group in groups}))
+        inventory.write_text(json.dumps({group: {"hosts": {machine.name: host}} for group in _GROUPS}))
         extra = tmp_path / "variables.json"
         extra.write_text(json.dumps(dict(variables)))
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{playbook}"]
+        command = [str(Path(sys.executable).with_name("ansible-playbook"))]
+        command += [f"playbooks/{playbook}" for playbook in playbooks]
         command += ["-i", str(inventory), "-e", f"@{extra}", *(["--check", "--diff"] if check else [])]
         return subprocess.run(command, cwd=repository / "ansible", capture_output=True, text=True, check=False)
 

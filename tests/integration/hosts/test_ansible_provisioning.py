@@ -1,18 +1,21 @@
-"""The provisioning playbooks on machines with real systemd: check changes nothing, converge works, again changes nothing."""
+"""The provisioning playbooks on machines with real systemd: check, converge, converge again with nothing changed."""
 
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+STATUS_OF = "python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).status)'"
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -48,7 +51,9 @@ def serving_machine(systemd_machine: Any, repository: Path, signed_site: Any) ->
     made = systemd_machine.run(f"{script} {sys.base_prefix} {sysconfig.get_paths()['purelib']} {repository}")
     assert made.returncode == 0, made.stderr
     systemd_machine.copy(signed_site.path / "bucket", "/srv/bucket")
-    systemd_machine.run("chmod -R a+rwX /srv/bucket; echo AWS_REGION=nowhere > /etc/liftgate-s3; chmod 600 /etc/liftgate-s3")
+    systemd_machine.run(
+        "chmod -R a+rwX /srv/bucket; echo AWS_REGION=nowhere > /etc/liftgate-s3; chmod 600 /etc/liftgate-s3"
+    )
     return systemd_machine
 
 
@@ -66,26 +71,94 @@ def test_a_serving_host_with_its_front_end_is_made_from_nothing(
         "liftgate_host_min_free_gb": 0.1,
         "serving_host_model_server": "embedded",
         "web_front_packages": [],
+        "web_front_port": free_port(),
+        "web_front_http_port": free_port(),
     }
 
-    def run(playbook: str, group: str, *, check: bool = False) -> int:
-        return changed(play(playbook, serving_machine, group, variables=variables, check=check))
+    def run(*, check: bool = False) -> int:
+        site = ("serving_host.yml", "web_front.yml")
+        return changed(play(*site, machine=serving_machine, variables=variables, check=check))
 
-    assert run("serving_host.yml", "serving_hosts", check=True) > 0
+    assert run(check=True) > 0
     assert serving_machine.run("ls /etc/liftgate /etc/systemd/system/liftgate-agent.service").stdout == ""
-    assert run("serving_host.yml", "serving_hosts") > 0
-    assert run("web_front.yml", "web_fronts", check=True) > 0
-    assert run("web_front.yml", "web_fronts") > 0
-
+    assert run() > 0
     for unit in ("liftgate-model-server", "liftgate-agent", "liftgate-web", "nginx"):
         eventually(serving_machine, f"systemctl is-active {unit}", "active\n")
     eventually(serving_machine, "stat -c %U:%a /run/liftgate", "liftgate:750\n")
     eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
-    alive = "curl -s -o /dev/null -w %{http_code} http://127.0.0.1/healthz"
-    eventually(serving_machine, alive, "200")
-    assert run("serving_host.yml", "serving_hosts") == 0
-    assert run("web_front.yml", "web_fronts") == 0
+    eventually(serving_machine, f"{STATUS_OF} http://127.0.0.1:{variables['web_front_http_port']}/healthz", "200\n")
+    assert run() == 0
+
     restarts = "systemctl show -P NRestarts liftgate-model-server liftgate-agent liftgate-web | xargs"
     assert serving_machine.run(restarts).stdout == "0 0 0\n"
-    listening = serving_machine.run("systemctl show -P User,PrivateNetwork,NoNewPrivileges liftgate-model-server | xargs")
-    assert listening.stdout == "liftgate yes yes\n"
+    sandbox = "systemctl show -P User -P PrivateNetwork -P NoNewPrivileges liftgate-model-server | xargs"
+    assert serving_machine.run(sandbox).stdout == "liftgate yes yes\n"
+
+
+def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
+    systemd_machine: Any, play: Play, tmp_path: Path
+) -> None:
+    """The environment comes from a folder of wheels on the host, as on a site without the internet."""
+    write_wheel(tmp_path / "wheels", "liftgate", "9.9")
+    systemd_machine.copy(tmp_path / "wheels", "/srv/wheels")
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("liftgate==9.9\n")
+    public_key = systemd_machine.identity_file.with_suffix(".pub").read_text().strip()
+    variables = {
+        "python_environment_python": sys.executable,
+        "python_environment_requirements": str(requirements),
+        "python_environment_wheel_dir": "/srv/wheels",
+        "python_environment_system_packages": [],
+        "training_host_user": "gpu-trainer",
+        "training_host_home": "/home/gpu-trainer",
+        "training_host_work_dir": "/srv/training",
+        "training_host_authorized_keys": [public_key],
+        "training_host_min_free_gb": 0.1,
+    }
+
+    def run(*, check: bool = False) -> int:
+        return changed(play("training_host.yml", machine=systemd_machine, variables=variables, check=check))
+
+    assert run(check=True) > 0
+    assert systemd_machine.run("ls -d /srv/training; id gpu-trainer").stdout == ""
+    assert run() > 0
+    assert run() == 0
+
+    assert systemd_machine.run("id -un; touch /srv/training/runs/mine", user="gpu-trainer").stdout == "gpu-trainer\n"
+    version = "/opt/liftgate/venv/bin/python -c 'import liftgate; print(liftgate.__version__)'"
+    assert systemd_machine.run(version).stdout == "9.9\n"
+
+
+def test_a_host_without_a_driver_or_room_is_refused_with_both(systemd_machine: Any, play: Play, tmp_path: Path) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("")
+    systemd_machine.run("mkdir -p /opt/liftgate/venv/bin && ln -s /usr/bin/python3 /opt/liftgate/venv/bin/python")
+    variables = {
+        "python_environment_is_managed": False,
+        "python_environment_probe": "json",
+        "training_host_needs_gpu": True,
+        "training_host_min_free_gb": 1_000_000,
+    }
+
+    played = play("training_host.yml", machine=systemd_machine, variables=variables)
+
+    assert played.returncode == 2
+    assert "make room or mount a larger disk" in played.stdout
+    assert "install the NVIDIA driver" in played.stdout
+
+
+def write_wheel(folder: Path, name: str, version: str) -> None:
+    """Write a wheel of one module, with nothing but the standard library."""
+    folder.mkdir()
+    information = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", f'__version__ = "{version}"\n')
+        wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{information}/RECORD", "")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
