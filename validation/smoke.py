@@ -110,6 +110,7 @@ def _pixels(example: GoldenExample, golden: GoldenExamples) -> NDArray[np.uint8]
         flat = np.frombuffer(base64.b64decode(example.pixels_base64, validate=True), dtype=np.uint8)
         return flat.reshape(golden.height, golden.width, golden.channels)
     except ValueError as error:
+        shape = f"{golden.height}x{golden.width}x{golden.channels}"
         raise InputError(
-            f"A golden example is not of {golden.height}x{golden.width}x{golden.channels}: {error}."
+            f"The export's golden examples are refused: one is not of {shape} ({error}). Export the run again."
         ) from None
