@@ -113,8 +113,10 @@ def _save(model: keras.Model, directory: Path, *, contract: InputContract) -> No
 
     concrete = tf.function(answer).get_concrete_function(tf.TensorSpec(shape, tf.uint8, name=contract.input_name))
     module = tf.Module(name="export")
-    # Only what the signature reads: handing over the Keras model would store each weight twice.
-    module.weights = list(concrete.graph.variables)
+    # Only what the signature reads, since handing over the Keras model would store each weight twice;
+    # in the model's order, since the graph's own order is another in each process.
+    read = {variable.ref() for variable in concrete.graph.variables}
+    module.weights = [variable.value for variable in model.variables if variable.value.ref() in read]
     directory.parent.mkdir(parents=True, exist_ok=True)
     tf.saved_model.save(module, str(directory), signatures={contract.signature_name: concrete})
 
