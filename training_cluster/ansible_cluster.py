@@ -80,10 +80,10 @@ class AnsibleCluster:
             TrainingError: the host cannot be reached now.
             TrustError: the host's key is not the pinned one.
         """
-        if request.run_folder.is_complete:
+        attachment = self._attachment(request)
+        if request.run_folder.is_complete or (attachment is not None and attachment.connection == "local"):
             launch = attachment_path(request.runs_dir.absolute(), request.run_id).parent
             return observe(LaunchFolder(launch), request.run_folder)
-        attachment = self._attachment(request)
         if attachment is None:
             return TrainingState("absent", 0, f"run {request.run_id} was never started from {request.runs_dir}")
         return _state_of(ask(attachment, "state"))

@@ -144,10 +144,11 @@ def stop_detached(folder: LaunchFolder, *, grace_seconds: float) -> bool:
     """
     if not folder.is_running:
         return False
-    pid = folder.command_pid
-    if pid is not None:
-        _signal(pid, signal.SIGTERM)
-    if not _wait_for_end(folder, grace_seconds) and pid is not None:
+    pid = _wait_for_command(folder)
+    if pid is None:
+        return True
+    _signal(pid, signal.SIGTERM)
+    if not _wait_for_end(folder, grace_seconds):
         _signal(-pid, signal.SIGKILL)
         _wait_for_end(folder, _START_SECONDS)
     return True
@@ -208,6 +209,14 @@ def _wait_until_up(folder: LaunchFolder, *, before: str | None) -> None:
                 f"The launcher said: {said or 'nothing'}. Put that right and start it again."
             )
         time.sleep(_POLL_SECONDS)
+
+
+def _wait_for_command(folder: LaunchFolder) -> int | None:
+    """Return the command's process id, which a supervisor that has just come up writes in a moment."""
+    deadline = time.monotonic() + _START_SECONDS
+    while folder.command_pid is None and folder.is_running and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return folder.command_pid
 
 
 def _wait_for_end(folder: LaunchFolder, seconds: float) -> bool:

@@ -19,6 +19,7 @@ from artifact_sync.canonical import Record, Sha256, Timestamp
 from artifact_sync.durable import create_durably
 from artifact_sync.errors import AlreadyExistsError, RefusedError
 from artifact_sync.records import ModelName, RunId
+from training_cluster.source_archive import placed_commit
 
 PACKAGE_DIR = Path(__file__).parent
 """Where this code lies; its repository is the one whose commit a run records."""
@@ -74,6 +75,9 @@ class CodeState:
 
 def code_state(package_dir: Path) -> CodeState:
     """Return the state of the code in `package_dir`."""
+    placed = placed_commit(package_dir.parent)
+    if placed is not None:
+        return CodeState(*placed)
     # Only a repository that holds this file is the code's own; a virtual environment may lie in any.
     if _git(package_dir, "ls-files", "--error-unmatch", "__init__.py") is None:
         return CodeState(f"liftgate {_version('liftgate') or 'of unknown version'}", is_dirty=False)

@@ -23,6 +23,7 @@ from artifact_sync.durable import write_durably
 from artifact_sync.errors import LiftgateError, NotFoundError
 
 _PACKAGES = ("artifact_sync", "serving", "training_cluster")
+_CODE_FILE = "code.json"
 _SUFFIXES = (".py", ".typed", ".proto", ".pyi")
 
 
@@ -53,13 +54,22 @@ def pack_source(tree: Path, *, out_dir: Path) -> SourceArchive:
     """
     commit, is_dirty = _commit(tree)
     members = [(path.relative_to(tree).as_posix(), path.read_bytes()) for path in _source_files(tree)]
-    members.append(("code.json", canonical_json({"commit": commit, "dirty": is_dirty})))
+    members.append((_CODE_FILE, canonical_json({"commit": commit, "dirty": is_dirty})))
     data = _tar(members)
     sha256 = sha256_hex(data)
     path = out_dir / f"{sha256}.tar.gz"
     if not path.exists():
         write_durably(path, gzip.compress(data, mtime=0))
     return SourceArchive(path.absolute(), sha256, commit, is_dirty)
+
+
+def placed_commit(tree: Path) -> tuple[str, bool] | None:
+    """Return the commit that an unpacked archive came from and whether it was dirty; None for any other tree."""
+    try:
+        document = json.loads((tree / _CODE_FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return str(document["commit"]), bool(document["dirty"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
