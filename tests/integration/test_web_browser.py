@@ -150,7 +150,12 @@ def look(page, name: str) -> None:
     page.wait_for_load_state("networkidle")
     if SCREENSHOTS:
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(SCREENSHOTS, f"{page.profile}-{name}.png"), full_page=True)
+        size = page.viewport_size
+        height = max(size["height"], page.locator("body").bounding_box()["height"])
+        # A picture of the "full page" would lose the touch screen while it is taken.
+        page.set_viewport_size({"width": size["width"], "height": round(height)})
+        page.screenshot(path=Path(SCREENSHOTS, f"{page.profile}-{name}.png"))
+        page.set_viewport_size(size)
     if page.profile != "no-script":
         width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width <= 0, f"{name} scrolls sideways by {width} pixels"
