@@ -108,7 +108,12 @@ def verify_manifest(directory: Path, manifest: Manifest) -> None:
 
 def _capped(lines: list[str]) -> str:
     more = f"; and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
-    return "; ".join(lines[:MAX_NAMED]) + more
+    return "; ".join(_printable(line) for line in lines[:MAX_NAMED]) + more
+
+
+def _printable(line: str) -> str:
+    # A file's name must not be able to break the line or to move the cursor of who reads the message.
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def _scan(directory: Path) -> tuple[list[str], list[str]]:
@@ -129,10 +134,10 @@ def _walk(directory: Path, root: Path) -> Iterator[tuple[str, str | None]]:
             listed = list(entries)
     except OSError as error:
         if directory != root or not isinstance(error, FileNotFoundError):
-            yield _printable(directory, root), f"cannot be listed ({error.strerror})"
+            yield directory.relative_to(root).as_posix(), f"cannot be listed ({error.strerror})"
         return
     for entry in listed:
-        path = _printable(Path(entry.path), root)
+        path = Path(entry.path).relative_to(root).as_posix()
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path), root)
         else:
@@ -150,12 +155,6 @@ def _refusal(entry: os.DirEntry[str], path: str) -> str | None:
     except ValidationError:
         return "a name that cannot travel"
     return None
-
-
-def _printable(path: Path, root: Path) -> str:
-    # Bytes that are not UTF-8 come as lone surrogates, which cannot be printed.
-    relative = path.relative_to(root).as_posix()
-    return relative.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _hash_all(
