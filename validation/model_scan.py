@@ -23,7 +23,7 @@ from artifact_sync.errors import RefusedError
 from artifact_sync.records import InputContract
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH
 from validation.protos import saved_model_pb2 as pb
-from validation.scan_graph import graph_findings, reachable_operations
+from validation.scan_graph import constant_elements, graph_findings, reachable_operations
 
 _UINT8, _FLOAT = 4, 1
 """tensorflow.DataType's numbers."""
@@ -38,9 +38,10 @@ _ALLOWED_DIRECTORIES = frozenset({"variables", "assets", "assets.extra"})
 
 @dataclass(frozen=True)
 class ScanLimits:
-    """Sizes in bytes beyond which an export is not looked at any further."""
+    """What an export may hold at most: bytes of the graph and of each file, files, numbers in constants."""
 
     graph_bytes: int = 256 * 1024 * 1024
+    constant_elements: int = 256 * 1024 * 1024
     file_bytes: int = 16 * 1024**3
     files: int = 1024
 
@@ -71,6 +72,9 @@ def scan_export(
         raise _refused(directory, findings)
     meta_graph = _parse(directory)
     findings = [*graph_findings(meta_graph), *_signature_findings(meta_graph, contract, classes)]
+    elements = constant_elements(meta_graph)
+    if elements > limits.constant_elements:
+        findings.append(f"its constants unfold to {elements:,} numbers, more than {limits.constant_elements:,}")
     if findings:
         raise _refused(directory, findings)
     return ScanReport(operations=reachable_operations(meta_graph))

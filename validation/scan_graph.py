@@ -14,9 +14,11 @@ loop bodies, however deep.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from validation.protos import saved_model_pb2 as pb
 
@@ -73,6 +75,22 @@ def reachable_operations(meta_graph: pb.MetaGraph) -> frozenset[str]:
     """Return the names of the operations reached from the signatures and the initialisation."""
     graph = _Graph(meta_graph)
     return frozenset(node.op for _, node in graph.nodes_of(graph.walk(graph.serving_roots())))
+
+
+def constant_elements(meta_graph: pb.MetaGraph) -> int:
+    """Return how many numbers all constants hold together once they are loaded.
+
+    A constant of one repeated value takes a few bytes in the file and all of its shape in memory.
+    """
+    graph = meta_graph.graph_def
+    functions = (node for function in graph.library.function for node in function.node_def)
+    tensors = (
+        tensor
+        for node in chain(graph.node, functions)
+        for attribute in node.attr.values()
+        for tensor in (attribute.tensor, *attribute.list.tensor)
+    )
+    return sum(math.prod(abs(dim.size) for dim in tensor.tensor_shape.dim) for tensor in tensors)
 
 
 class _Graph:

@@ -218,6 +218,20 @@ def test_a_signature_of_another_kind_is_refused(build: Build, tmp_path: Path) ->
         scan_export(two_scores, contract=CONTRACT, classes=3)
 
 
+def test_a_constant_that_unfolds_to_more_than_any_memory_is_refused(build: Build) -> None:
+    directory = build()
+    model = edit(directory)
+    bomb = model.meta_graphs[0].graph_def.node.add(name="bomb", op="Const")
+    bomb.attr["value"].tensor.dtype = 1
+    bomb.attr["value"].tensor.float_val.append(1.0)
+    for _ in range(4):
+        bomb.attr["value"].tensor.tensor_shape.dim.add(size=1000)
+    write(directory, model)
+    assert (directory / "saved_model.pb").stat().st_size < 100_000
+    with pytest.raises(RefusedError, match=r"its constants unfold to 1,000,000,0\d\d,\d{3} numbers"):
+        scan(directory)
+
+
 def test_two_meta_graphs_are_one_too_many(build: Build) -> None:
     directory = build()
     model = edit(directory)

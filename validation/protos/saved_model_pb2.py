@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#validation/protos/saved_model.proto\x12\x14liftgate.saved_model\"f\n\nSavedModel\x12\"\n\x1asaved_model_schema_version\x18\x01 \x01(\x03\x12\x34\n\x0bmeta_graphs\x18\x02 \x03(\x0b\x32\x1f.liftgate.saved_model.MetaGraph\"\x9f\x04\n\tMetaGraph\x12\x35\n\rmeta_info_def\x18\x01 \x01(\x0b\x32\x1e.liftgate.saved_model.MetaInfo\x12.\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1b.liftgate.saved_model.Graph\x12.\n\tsaver_def\x18\x03 \x01(\x0b\x32\x1b.liftgate.saved_model.Saver\x12J\n\x0e\x63ollection_def\x18\x04 \x03(\x0b\x32\x32.liftgate.saved_model.MetaGraph.CollectionDefEntry\x12H\n\rsignature_def\x18\x05 \x03(\x0b\x32\x31.liftgate.saved_model.MetaGraph.SignatureDefEntry\x12\x37\n\x0e\x61sset_file_def\x18\x06 \x03(\x0b\x32\x1f.liftgate.saved_model.AssetFile\x1aV\n\x12\x43ollectionDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.Collection:\x02\x38\x01\x1aT\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Signature:\x02\x38\x01\"\x18\n\x08MetaInfo\x12\x0c\n\x04tags\x18\x04 \x03(\t\"i\n\x05Graph\x12(\n\x04node\x18\x01 \x03(\x0b\x32\x1a.liftgate.saved_model.Node\x12\x36\n\x07library\x18\x02 \x01(\x0b\x32%.liftgate.saved_model.FunctionLibrary\"C\n\x0f\x46unctionLibrary\x12\x30\n\x08\x66unction\x18\x01 \x03(\x0b\x32\x1e.liftgate.saved_model.Function\"\xfa\x01\n\x08\x46unction\x12:\n\tsignature\x18\x01 \x01(\x0b\x32\'.liftgate.saved_model.FunctionSignature\x12,\n\x08node_def\x18\x03 \x03(\x0b\x32\x1a.liftgate.saved_model.Node\x12\x36\n\x04\x61ttr\x18\x05 \x03(\x0b\x32(.liftgate.saved_model.Function.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"!\n\x11\x46unctionSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb1\x01\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x32\n\x04\x61ttr\x18\x05 \x03(\x0b\x32$.liftgate.saved_model.Node.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"u\n\tAttribute\x12\x31\n\x04list\x18\x01 \x01(\x0b\x32#.liftgate.saved_model.AttributeList\x12\x35\n\x04\x66unc\x18\n \x01(\x0b\x32\'.liftgate.saved_model.FunctionReference\"F\n\rAttributeList\x12\x35\n\x04\x66unc\x18\t \x03(\x0b\x32\'.liftgate.saved_model.FunctionReference\"\xb0\x01\n\x11\x46unctionReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12?\n\x04\x61ttr\x18\x02 \x03(\x0b\x32\x31.liftgate.saved_model.FunctionReference.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"X\n\x05Saver\x12\x1c\n\x14\x66ilename_tensor_name\x18\x01 \x01(\t\x12\x18\n\x10save_tensor_name\x18\x02 \x01(\t\x12\x17\n\x0frestore_op_name\x18\x03 \x01(\t\"?\n\nCollection\x12\x31\n\tnode_list\x18\x01 \x01(\x0b\x32\x1e.liftgate.saved_model.NodeList\"\x19\n\x08NodeList\x12\r\n\x05value\x18\x01 \x03(\t\"\xaa\x02\n\tSignature\x12;\n\x06inputs\x18\x01 \x03(\x0b\x32+.liftgate.saved_model.Signature.InputsEntry\x12=\n\x07outputs\x18\x02 \x03(\x0b\x32,.liftgate.saved_model.Signature.OutputsEntry\x1aO\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.TensorInfo:\x02\x38\x01\x1aP\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.TensorInfo:\x02\x38\x01\"b\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\x05\x12\x37\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32!.liftgate.saved_model.TensorShape\"Q\n\x0bTensorShape\x12,\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1f.liftgate.saved_model.Dimension\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\"\x19\n\tDimension\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\x1d\n\tAssetFile\x12\x10\n\x08\x66ilename\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#validation/protos/saved_model.proto\x12\x14liftgate.saved_model\"f\n\nSavedModel\x12\"\n\x1asaved_model_schema_version\x18\x01 \x01(\x03\x12\x34\n\x0bmeta_graphs\x18\x02 \x03(\x0b\x32\x1f.liftgate.saved_model.MetaGraph\"\x9f\x04\n\tMetaGraph\x12\x35\n\rmeta_info_def\x18\x01 \x01(\x0b\x32\x1e.liftgate.saved_model.MetaInfo\x12.\n\tgraph_def\x18\x02 \x01(\x0b\x32\x1b.liftgate.saved_model.Graph\x12.\n\tsaver_def\x18\x03 \x01(\x0b\x32\x1b.liftgate.saved_model.Saver\x12J\n\x0e\x63ollection_def\x18\x04 \x03(\x0b\x32\x32.liftgate.saved_model.MetaGraph.CollectionDefEntry\x12H\n\rsignature_def\x18\x05 \x03(\x0b\x32\x31.liftgate.saved_model.MetaGraph.SignatureDefEntry\x12\x37\n\x0e\x61sset_file_def\x18\x06 \x03(\x0b\x32\x1f.liftgate.saved_model.AssetFile\x1aV\n\x12\x43ollectionDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.Collection:\x02\x38\x01\x1aT\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Signature:\x02\x38\x01\"\x18\n\x08MetaInfo\x12\x0c\n\x04tags\x18\x04 \x03(\t\"i\n\x05Graph\x12(\n\x04node\x18\x01 \x03(\x0b\x32\x1a.liftgate.saved_model.Node\x12\x36\n\x07library\x18\x02 \x01(\x0b\x32%.liftgate.saved_model.FunctionLibrary\"C\n\x0f\x46unctionLibrary\x12\x30\n\x08\x66unction\x18\x01 \x03(\x0b\x32\x1e.liftgate.saved_model.Function\"\xfa\x01\n\x08\x46unction\x12:\n\tsignature\x18\x01 \x01(\x0b\x32\'.liftgate.saved_model.FunctionSignature\x12,\n\x08node_def\x18\x03 \x03(\x0b\x32\x1a.liftgate.saved_model.Node\x12\x36\n\x04\x61ttr\x18\x05 \x03(\x0b\x32(.liftgate.saved_model.Function.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"!\n\x11\x46unctionSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb1\x01\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x32\n\x04\x61ttr\x18\x05 \x03(\x0b\x32$.liftgate.saved_model.Node.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"\xa3\x01\n\tAttribute\x12\x31\n\x04list\x18\x01 \x01(\x0b\x32#.liftgate.saved_model.AttributeList\x12,\n\x06tensor\x18\x08 \x01(\x0b\x32\x1c.liftgate.saved_model.Tensor\x12\x35\n\x04\x66unc\x18\n \x01(\x0b\x32\'.liftgate.saved_model.FunctionReference\"A\n\x06Tensor\x12\x37\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32!.liftgate.saved_model.TensorShape\"t\n\rAttributeList\x12,\n\x06tensor\x18\x08 \x03(\x0b\x32\x1c.liftgate.saved_model.Tensor\x12\x35\n\x04\x66unc\x18\t \x03(\x0b\x32\'.liftgate.saved_model.FunctionReference\"\xb0\x01\n\x11\x46unctionReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12?\n\x04\x61ttr\x18\x02 \x03(\x0b\x32\x31.liftgate.saved_model.FunctionReference.AttrEntry\x1aL\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.liftgate.saved_model.Attribute:\x02\x38\x01\"X\n\x05Saver\x12\x1c\n\x14\x66ilename_tensor_name\x18\x01 \x01(\t\x12\x18\n\x10save_tensor_name\x18\x02 \x01(\t\x12\x17\n\x0frestore_op_name\x18\x03 \x01(\t\"?\n\nCollection\x12\x31\n\tnode_list\x18\x01 \x01(\x0b\x32\x1e.liftgate.saved_model.NodeList\"\x19\n\x08NodeList\x12\r\n\x05value\x18\x01 \x03(\t\"\xaa\x02\n\tSignature\x12;\n\x06inputs\x18\x01 \x03(\x0b\x32+.liftgate.saved_model.Signature.InputsEntry\x12=\n\x07outputs\x18\x02 \x03(\x0b\x32,.liftgate.saved_model.Signature.OutputsEntry\x1aO\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.TensorInfo:\x02\x38\x01\x1aP\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .liftgate.saved_model.TensorInfo:\x02\x38\x01\"b\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\x05\x12\x37\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32!.liftgate.saved_model.TensorShape\"Q\n\x0bTensorShape\x12,\n\x03\x64im\x18\x02 \x03(\x0b\x32\x1f.liftgate.saved_model.Dimension\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\"\x19\n\tDimension\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\x1d\n\tAssetFile\x12\x10\n\x08\x66ilename\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,32 +69,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE']._serialized_end=1379
   _globals['_NODE_ATTRENTRY']._serialized_start=1088
   _globals['_NODE_ATTRENTRY']._serialized_end=1164
-  _globals['_ATTRIBUTE']._serialized_start=1381
-  _globals['_ATTRIBUTE']._serialized_end=1498
-  _globals['_ATTRIBUTELIST']._serialized_start=1500
-  _globals['_ATTRIBUTELIST']._serialized_end=1570
-  _globals['_FUNCTIONREFERENCE']._serialized_start=1573
-  _globals['_FUNCTIONREFERENCE']._serialized_end=1749
+  _globals['_ATTRIBUTE']._serialized_start=1382
+  _globals['_ATTRIBUTE']._serialized_end=1545
+  _globals['_TENSOR']._serialized_start=1547
+  _globals['_TENSOR']._serialized_end=1612
+  _globals['_ATTRIBUTELIST']._serialized_start=1614
+  _globals['_ATTRIBUTELIST']._serialized_end=1730
+  _globals['_FUNCTIONREFERENCE']._serialized_start=1733
+  _globals['_FUNCTIONREFERENCE']._serialized_end=1909
   _globals['_FUNCTIONREFERENCE_ATTRENTRY']._serialized_start=1088
   _globals['_FUNCTIONREFERENCE_ATTRENTRY']._serialized_end=1164
-  _globals['_SAVER']._serialized_start=1751
-  _globals['_SAVER']._serialized_end=1839
-  _globals['_COLLECTION']._serialized_start=1841
-  _globals['_COLLECTION']._serialized_end=1904
-  _globals['_NODELIST']._serialized_start=1906
-  _globals['_NODELIST']._serialized_end=1931
-  _globals['_SIGNATURE']._serialized_start=1934
-  _globals['_SIGNATURE']._serialized_end=2232
-  _globals['_SIGNATURE_INPUTSENTRY']._serialized_start=2071
-  _globals['_SIGNATURE_INPUTSENTRY']._serialized_end=2150
-  _globals['_SIGNATURE_OUTPUTSENTRY']._serialized_start=2152
-  _globals['_SIGNATURE_OUTPUTSENTRY']._serialized_end=2232
-  _globals['_TENSORINFO']._serialized_start=2234
-  _globals['_TENSORINFO']._serialized_end=2332
-  _globals['_TENSORSHAPE']._serialized_start=2334
-  _globals['_TENSORSHAPE']._serialized_end=2415
-  _globals['_DIMENSION']._serialized_start=2417
-  _globals['_DIMENSION']._serialized_end=2442
-  _globals['_ASSETFILE']._serialized_start=2444
-  _globals['_ASSETFILE']._serialized_end=2473
+  _globals['_SAVER']._serialized_start=1911
+  _globals['_SAVER']._serialized_end=1999
+  _globals['_COLLECTION']._serialized_start=2001
+  _globals['_COLLECTION']._serialized_end=2064
+  _globals['_NODELIST']._serialized_start=2066
+  _globals['_NODELIST']._serialized_end=2091
+  _globals['_SIGNATURE']._serialized_start=2094
+  _globals['_SIGNATURE']._serialized_end=2392
+  _globals['_SIGNATURE_INPUTSENTRY']._serialized_start=2231
+  _globals['_SIGNATURE_INPUTSENTRY']._serialized_end=2310
+  _globals['_SIGNATURE_OUTPUTSENTRY']._serialized_start=2312
+  _globals['_SIGNATURE_OUTPUTSENTRY']._serialized_end=2392
+  _globals['_TENSORINFO']._serialized_start=2394
+  _globals['_TENSORINFO']._serialized_end=2492
+  _globals['_TENSORSHAPE']._serialized_start=2494
+  _globals['_TENSORSHAPE']._serialized_end=2575
+  _globals['_DIMENSION']._serialized_start=2577
+  _globals['_DIMENSION']._serialized_end=2602
+  _globals['_ASSETFILE']._serialized_start=2604
+  _globals['_ASSETFILE']._serialized_end=2633
 # @@protoc_insertion_point(module_scope)

@@ -108,18 +108,28 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., op: _Optional[str] = ..., input: _Optional[_Iterable[str]] = ..., attr: _Optional[_Mapping[str, Attribute]] = ...) -> None: ...
 
 class Attribute(_message.Message):
-    __slots__ = ("list", "func")
+    __slots__ = ("list", "tensor", "func")
     LIST_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
     FUNC_FIELD_NUMBER: _ClassVar[int]
     list: AttributeList
+    tensor: Tensor
     func: FunctionReference
-    def __init__(self, list: _Optional[_Union[AttributeList, _Mapping]] = ..., func: _Optional[_Union[FunctionReference, _Mapping]] = ...) -> None: ...
+    def __init__(self, list: _Optional[_Union[AttributeList, _Mapping]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., func: _Optional[_Union[FunctionReference, _Mapping]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("tensor_shape",)
+    TENSOR_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    tensor_shape: TensorShape
+    def __init__(self, tensor_shape: _Optional[_Union[TensorShape, _Mapping]] = ...) -> None: ...
 
 class AttributeList(_message.Message):
-    __slots__ = ("func",)
+    __slots__ = ("tensor", "func")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
     FUNC_FIELD_NUMBER: _ClassVar[int]
+    tensor: _containers.RepeatedCompositeFieldContainer[Tensor]
     func: _containers.RepeatedCompositeFieldContainer[FunctionReference]
-    def __init__(self, func: _Optional[_Iterable[_Union[FunctionReference, _Mapping]]] = ...) -> None: ...
+    def __init__(self, tensor: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., func: _Optional[_Iterable[_Union[FunctionReference, _Mapping]]] = ...) -> None: ...
 
 class FunctionReference(_message.Message):
     __slots__ = ("name", "attr")
