@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +20,11 @@ from typing import Self
 
 import paramiko
 
-from artifact_sync.durable import fsync_directory
-from artifact_sync.errors import CapacityError, IntegrityError, SettingsError, TrainingError, TrustError
-from artifact_sync.records import FileEntry, Manifest
+from artifact_sync.errors import SettingsError, TrainingError, TrustError
+from artifact_sync.records import Manifest
+from training_cluster.sftp_fetch import SftpFetch
 
 _CHUNK_BYTES = 1 << 20
-_PARTIAL_DIRECTORY = ".partial"
-_CONCURRENT_READS = 64
 
 
 @dataclass(frozen=True)
@@ -140,23 +136,9 @@ class SshTransport:
             IntegrityError: a file is not what the manifest says.
             TrainingError: the connection broke; calling again goes on.
         """
-        missing = [entry for entry in manifest.files if not _is_there(local / entry.path, entry)]
-        missing.sort(key=lambda entry: entry.path == last)
-        _require_space(local, sum(entry.size_bytes for entry in missing))
-        moved = 0
-        done = manifest.size_bytes - sum(entry.size_bytes for entry in missing)
-        partials = local / _PARTIAL_DIRECTORY
-        partials.mkdir(exist_ok=True)
         with self._translated(f"fetch {remote}"), self._client.open_sftp() as sftp:
-            for entry in missing:
-                moved += _fetch_file(sftp, remote / entry.path, partials / entry.sha256, entry)
-                _check_digest(partials / entry.sha256, entry, host=self.host.name)
-                _settle(partials / entry.sha256, local / entry.path)
-                done += entry.size_bytes
-                if progress is not None:
-                    progress(done, manifest.size_bytes)
-        shutil.rmtree(partials)
-        return moved
+            fetch = SftpFetch(sftp, remote, local, host=self.host.name)
+            return fetch.run(manifest, last=last, progress=progress)
 
     def kill(self, pid_file: PurePosixPath, *, signal_name: str = "TERM") -> bool:
         """Send a signal to the process group that a pid file names; return whether there was one.
@@ -248,60 +230,3 @@ def _read_from(sftp: paramiko.SFTPClient, path: PurePosixPath, offset_bytes: int
             return stream.read(_CHUNK_BYTES)
     except FileNotFoundError:
         return b""
-
-
-def _fetch_file(sftp: paramiko.SFTPClient, remote: PurePosixPath, partial: Path, entry: FileEntry) -> int:
-    """Append to `partial` what it lacks, and return how many bytes that were."""
-    moved = 0
-    with partial.open("ab") as target, sftp.open(str(remote), "rb") as source:
-        offset = target.tell()
-        source.seek(offset)
-        source.prefetch(entry.size_bytes, max_concurrent_requests=_CONCURRENT_READS)
-        while offset + moved < entry.size_bytes:
-            data = source.read(min(_CHUNK_BYTES, entry.size_bytes - offset - moved))
-            if not data:
-                break
-            target.write(data)
-            moved += len(data)
-        target.flush()
-        os.fsync(target.fileno())
-    return moved
-
-
-def _check_digest(partial: Path, entry: FileEntry, *, host: str) -> None:
-    found = _sha256(partial)
-    if found == entry.sha256:
-        return
-    size_bytes = partial.stat().st_size
-    # A wrong start would be gone on with for ever.
-    partial.unlink()
-    raise IntegrityError(
-        f"{entry.path} from host {host} refused: it has {size_bytes} bytes with digest {found[:12]}…, the run's "
-        f"digests say {entry.size_bytes} bytes with {entry.sha256[:12]}…. It changed while it was fetched, or the "
-        "disk is failing. Collect again; if that repeats, look at the host's disk."
-    )
-
-
-def _settle(partial: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(path)
-    fsync_directory(path.parent)
-
-
-def _is_there(path: Path, entry: FileEntry) -> bool:
-    return path.is_file() and path.stat().st_size == entry.size_bytes and _sha256(path) == entry.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _require_space(directory: Path, needed_bytes: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    free_bytes = shutil.disk_usage(directory).free
-    if needed_bytes > free_bytes:
-        raise CapacityError(
-            f"Fetching into {directory} refused: {needed_bytes} bytes are needed and {free_bytes} are free. "
-            "Make room, or set runs_dir to a larger disk."
-        )

@@ -17,6 +17,9 @@ mkdir "$folder"/disk/{upper,work,root}
 root=$folder/disk/root
 mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/disk/upper,workdir=$folder/disk/work" "$root"
 
+# The machine is new: what was ever made of ours on this one is not on it.
+rm -rf "$root/var/lib/liftgate" "$root/etc/liftgate" "$root/opt/liftgate" "$root/srv/liftgate"
+
 # What is installed may lie under somebody's home folder.
 for path in "$@"; do
     while [ "$path" != / ]; do

@@ -127,6 +127,18 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def digits_request(repository: Path, tmp_path: Path) -> Any:
+    """A request to train scikit-learn's digits for real, quickly."""
+    from training_cluster.cluster import TrainingRequest
+
+    training_lab = _load(repository / "tests" / "training_lab.py")
+    training_lab.write_digits(tmp_path / "digits")
+    config = tmp_path / "digits.toml"
+    config.write_text(training_lab.QUICK)
+    return TrainingRequest("real-digits", "digits", config, tmp_path / "digits", tmp_path / "runs", "ann")
+
+
+@pytest.fixture
 def play(repository: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs playbooks on a machine as root, by the command that an operator types."""
 
