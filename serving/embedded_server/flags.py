@@ -49,9 +49,11 @@ class Flags:
     saved_model_tags: str = _flag("serve", "comma-separated tags of the graph to load")
     grpc_max_threads: int = _flag(0, "threads that answer gRPC; 0: four for each CPU")
     rest_api_timeout_in_ms: int = _flag(30_000, "how long a REST request may take")
-    tensorflow_session_parallelism: int = _flag(0, "threads of both kinds below; 0: as many as CPUs")
-    tensorflow_intra_op_parallelism: int = _flag(0, "threads inside one operation")
-    tensorflow_inter_op_parallelism: int = _flag(0, "operations at once")
+    tensorflow_session_parallelism: int = _flag(0, "threads of both kinds below; 0: as said there")
+    tensorflow_intra_op_parallelism: int = _flag(
+        0, "threads inside one operation; 0: one, raise it for large models with few clients"
+    )
+    tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0: as many as CPUs")
     drain_seconds: float = _flag(30.0, "how long running requests may go on after SIGTERM (own flag)")
     version: bool = _flag(False, "print the versions and end")
     help: bool = _flag(False, "print this and end")
