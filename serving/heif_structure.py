@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import struct
 from typing import Any
 
-from serving.photo_structure import Part, PhotoStructure, malformed
+from serving.photo_structure import Part, PhotoStructure, malformed, truncated
 
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1"})
 
@@ -31,8 +32,9 @@ def read_heif(data: bytes) -> PhotoStructure:
     """Return the size of the first picture of a HEIF file; its items are not told apart by purpose.
 
     Raises:
-        PhotoError: decode-failed.
+        PhotoError: truncated or decode-failed.
     """
+    _check_boxes(data)
     size = open_heif(data).size
     return PhotoStructure(
         format="HEIF",
@@ -44,6 +46,24 @@ def read_heif(data: bytes) -> PhotoStructure:
         parts=(Part("essential", data),),
         assemble=lambda parts, _orientation: b"".join(part.data for part in parts),
     )
+
+
+def _check_boxes(data: bytes) -> None:
+    """Follow the boxes of the file (ISO/IEC 14496-12): one that ends after the file does was cut."""
+    position = 0
+    while position < len(data):
+        if position + 16 > len(data):
+            raise truncated("HEIC")
+        (length,) = struct.unpack_from(">L", data, position)
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+        if length == 0:
+            return
+        if length < 8:
+            raise malformed("HEIC", "a box has no length")
+        position += length
+    if position > len(data):
+        raise truncated("HEIC")
 
 
 def open_heif(data: bytes) -> Any:

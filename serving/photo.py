@@ -74,7 +74,8 @@ def decode_photo(
     """Return a photo as the model takes it.
 
     The result depends on `data` and `contract` only. Processor time and memory are not limited
-    here (decode_pool.py does); sizes are, before anything is allocated.
+    here (decode_pool.py does); sizes are, before anything is allocated. Warnings are turned into
+    refusals for the whole process while it runs, so call it from one thread at a time.
 
     Returns:
         uint8 [contract.height, contract.width, contract.channels], RGB or grey, upright.

@@ -76,6 +76,9 @@ def _json_object() -> dict[str, Any]:
     """
     if (request.content_length or 0) > _MAX_JSON_BYTES:
         raise RequestError("The JSON is too large for a correction.", reason="json-too-large", status=413)
+    # A page of another site can send other types without asking first.
+    if request.mimetype != "application/json":
+        raise RequestError("A correction must come as application/json.", reason="content-type-not-allowed", status=415)
     try:
         document = request.get_json(force=True, silent=True)
     except RecursionError:

@@ -205,6 +205,14 @@ def test_malformed_corrections_are_refused(front_end, body, expected):
     assert problem(answer) == expected
 
 
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_a_correction_of_another_content_type_is_refused(front_end, answered, content_type):
+    body = f'{{"request_id": "{answered["request_id"]}", "label": "dog"}}'
+    answer = front_end.client.post(FEEDBACK, data=body, content_type=content_type)
+    assert problem(answer) == (415, "content-type-not-allowed")
+    assert front_end.corrections.waiting_count() == 0
+
+
 def test_a_label_that_the_version_does_not_have_is_refused(front_end, answered):
     sent = {"request_id": answered["request_id"], "label": "unicorn"}
     assert problem(front_end.client.post(FEEDBACK, json=sent)) == (422, "label-unknown")
