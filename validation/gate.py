@@ -16,7 +16,7 @@ shows by how much); a fresh holdout starts anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from artifact_sync.errors import RefusedError
@@ -30,17 +30,34 @@ from validation.verdict import Outcome, Reason, Verdict
 from validation.wording import labels_text, p_value_text
 
 
-def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
-    """Return the verdict; the same report and policy give the same outcome and reasons.
+def refuse_unfit_policy(policy: Policy, *, labels: Sequence[str], is_first: bool) -> None:
+    """Check that the policy can be applied to a model with these labels, before anything is measured.
 
     Raises:
-        RefusedError: there is no champion to beat and the policy sets no floor either.
+        RefusedError: there is no champion to beat and the policy sets no floor either, or the policy
+            sets a floor for a class that does not exist.
     """
-    if report.paired is None and not policy.has_floor:
+    if is_first and not policy.has_floor:
         raise RefusedError(
             "Validation refused: a first model has no champion to beat, and the policy sets no floor. "
             "Set accuracy.floor or per_class.recall_floor in the policy."
         )
+    named = policy.per_class.recall_floors if policy.per_class is not None else {}
+    strangers = sorted(set(named) - set(labels))
+    if strangers:
+        raise RefusedError(
+            f"Validation refused: the policy sets recall floors for {', '.join(strangers)}, and the labels are "
+            f"{', '.join(labels)}. Correct per_class.recall_floors in the policy."
+        )
+
+
+def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
+    """Return the verdict; the same report and policy give the same outcome and reasons.
+
+    Raises:
+        RefusedError: as `refuse_unfit_policy`.
+    """
+    refuse_unfit_policy(policy, labels=report.labels, is_first=report.paired is None)
     reasons = tuple(_reasons(report, policy))
     return Verdict(
         run_id=report.run_id,

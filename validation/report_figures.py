@@ -16,6 +16,10 @@ MAX_MATRIX_CLASSES = 20
 """More classes than this make no readable matrix; the most frequent confusions are listed instead."""
 
 
+MAX_FOREST_ROWS = 60
+"""More classes than this are shown by the worst two thirds of as many and the best third."""
+
+
 @dataclass(frozen=True)
 class ForestRow:
     """One class: its value with a 95 % interval, and their places (`_at`) in per cent of the plot's width."""
@@ -34,7 +38,7 @@ class ForestPlot:
     """The classes from worst to best on one axis from `start` to `end`.
 
     With a champion the values are gains of recall and the line stands at none; without one they are
-    recalls and the line stands at the overall accuracy.
+    recalls and the line stands at the overall accuracy. `hidden` classes in the middle are left out.
     """
 
     rows: tuple[ForestRow, ...]
@@ -42,6 +46,7 @@ class ForestPlot:
     end: float
     line_at: float
     is_gain: bool
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,12 @@ def forest_plot(report: Report) -> ForestPlot:
         for measured, (point, low, high) in zip(report.classes, values, strict=True)
     )
     line = 0.0 if is_gain else report.candidate_accuracy
-    worst_first = tuple(sorted(rows, key=lambda row: row.point))
-    return ForestPlot(rows=worst_first, start=start, end=end, line_at=at(line), is_gain=is_gain)
+    worst_first = sorted(rows, key=lambda row: row.point)
+    hidden = max(0, len(worst_first) - MAX_FOREST_ROWS)
+    if hidden:
+        worst, best = 2 * MAX_FOREST_ROWS // 3, MAX_FOREST_ROWS // 3
+        worst_first = worst_first[:worst] + worst_first[-best:]
+    return ForestPlot(rows=tuple(worst_first), start=start, end=end, line_at=at(line), is_gain=is_gain, hidden=hidden)
 
 
 def confusion_matrices(report: Report) -> tuple[Matrix, ...]:

@@ -24,7 +24,7 @@ from artifact_sync.manifest import verify_manifest
 from artifact_sync.records import GoldenExamples, ReleaseRecord, RunRecord, VersionRecord
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH, RunFolder
 from validation.evaluate import Progress, label_columns
-from validation.gate import judge
+from validation.gate import judge, refuse_unfit_policy
 from validation.holdout import Holdout, PhotoDecoder
 from validation.measure import ModelOnDisk, measure
 from validation.model_scan import scan_export
@@ -90,6 +90,7 @@ def validate_run(
     """
     record = run.read_run()
     _check_flow(record, policy=policy, holdout=holdout, champion=champion, first=first)
+    refuse_unfit_policy(policy, labels=holdout.record.labels, is_first=champion is None)
     _check_leakage(holdout, training_sha256s)
     candidate = _candidate_on_disk(run, record)
     rival = None if champion is None else _champion_on_disk(champion)

@@ -162,6 +162,15 @@ def test_one_class_below_its_floor_is_enough_to_refuse(
     assert judge(report, policy=lower, decided_at=now).outcome == "better"
 
 
+def test_a_floor_for_a_class_that_does_not_exist_is_refused_and_not_forgotten(
+    make_report: MakeReport, make_policy: MakePolicy, now: datetime
+) -> None:
+    report = make_report(np.ones(100, dtype=bool), None)
+    policy = make_policy(per_class=per_class(recall_floors={"cat": 0.5, "dgo": 0.5}))
+    with pytest.raises(RefusedError, match="sets recall floors for dgo, and the labels are cat, dog"):
+        judge(report, policy=policy, decided_at=now)
+
+
 def test_a_class_with_too_few_photos_is_named_with_what_it_lacks(
     make_report: MakeReport, make_policy: MakePolicy, now: datetime
 ) -> None:

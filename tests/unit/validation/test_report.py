@@ -154,3 +154,12 @@ def test_many_classes_are_told_by_their_most_frequent_confusions(
     page = page_of(report, make_policy(floor=0.1), holdout, decoder, now)
     assert "most frequent ones" in page
     assert 'class="matrix"' not in page
+
+
+def test_very_many_classes_are_shown_by_the_worst_and_the_best(make_report: MakeReport) -> None:
+    labels = tuple(f"class-{index:03}" for index in range(100))
+    right = np.arange(1000) // 100 * 100 < np.arange(1000) % 100 * 10
+    plot = forest_plot(make_report(right, None, labels=labels))
+    assert (len(plot.rows), plot.hidden) == (60, 40)
+    assert plot.rows[0].point == 0.0
+    assert plot.rows[-1].point == 1.0

@@ -180,3 +180,10 @@ def test_a_program_that_came_with_a_manifest_of_its_own_is_refused(validate: Val
     text = refusal(RefusedError, validate, exit_code=3)
     assert "the file 'loader.py' does not belong in an export" in text
     assert not run.verdict_json.exists()
+
+
+def test_a_policy_without_a_floor_is_refused_for_a_first_model_before_anything_is_measured(
+    validate: Validate, make_policy: Callable[..., Policy]
+) -> None:
+    text = refusal(RefusedError, lambda: validate(policy=make_policy()), exit_code=3)
+    assert "a first model has no champion to beat, and the policy sets no floor" in text
