@@ -32,7 +32,6 @@ LEFTOVER_SECONDS = 24 * 60 * 60
 _TEMPORARY = ".temporary"
 _CHUNK_BYTES = 1024 * 1024
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_PLACEMENT_ATTEMPTS = 20
 
 
 class DirectoryStore:
@@ -61,13 +60,9 @@ class DirectoryStore:
         """See ObjectStore.replace."""
         path = self._path(key)
         with _translated(f"replace {key}", root=self.root), self._written(body, key=key, sha256=None) as temporary:
-            for _ in range(_PLACEMENT_ATTEMPTS):
-                self._make_parents(path)
-                # A concurrent delete may have removed the parent that it had just emptied.
-                with suppress(FileNotFoundError):
-                    temporary.replace(path)
-                    return self._sync_parents(path)
-            raise StoreError(f"Cannot replace {key} in {self.root}: its directory keeps being removed. Try again.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            self._sync_parents(path)
 
     def open(self, key: str) -> BinaryIO:
         """See ObjectStore.open."""
@@ -86,11 +81,11 @@ class DirectoryStore:
     def delete(self, key: str) -> None:
         """See ObjectStore.delete."""
         path = self._path(key)
-        with _translated(f"delete {key}", root=self.root):
-            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                path.unlink()
-                fsync_directory(path.parent)
-            self._prune(path.parent)
+        absent = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+        with _translated(f"delete {key}", root=self.root), suppress(*absent):
+            path.unlink()
+            # Directories stay: removing one could cut in on a writer who is about to use it.
+            fsync_directory(path.parent)
 
     def _path(self, key: str) -> Path:
         return self.root.joinpath(*check_key(key).split("/"))
@@ -113,21 +108,13 @@ class DirectoryStore:
             yield temporary
 
     def _place(self, temporary: Path, path: Path, *, key: str) -> None:
-        for _ in range(_PLACEMENT_ATTEMPTS):
-            self._make_parents(path)
-            try:
-                # link(2) fails with EEXIST where rename(2) would silently overwrite.
-                os.link(temporary, path)
-            except FileExistsError:
-                raise AlreadyExistsError(_taken(key)) from None
-            except FileNotFoundError:
-                # A concurrent delete has removed the parent that it had just emptied.
-                continue
-            return self._sync_parents(path)
-        raise StoreError(f"Cannot create {key} in {self.root}: its directory keeps being removed. Try again.")
-
-    def _make_parents(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # link(2) fails with EEXIST where rename(2) would silently overwrite.
+            os.link(temporary, path)
+        except FileExistsError:
+            raise AlreadyExistsError(_taken(key)) from None
+        self._sync_parents(path)
 
     def _sync_parents(self, path: Path) -> None:
         # Up to the root: a directory that another writer made a moment ago may not be durable yet.
@@ -135,13 +122,6 @@ class DirectoryStore:
             fsync_directory(parent)
             if parent == self.root:
                 return
-
-    def _prune(self, folder: Path) -> None:
-        """Remove `folder` and its parents below the root as long as they are empty."""
-        with suppress(OSError):
-            while folder != self.root:
-                folder.rmdir()
-                folder = folder.parent
 
     def _scan(self, prefix: str) -> Iterator[ObjectInfo]:
         folders = [self.root.joinpath(*prefix.split("/")[:-1])]

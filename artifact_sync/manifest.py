@@ -151,8 +151,9 @@ def _refusal(entry: os.DirEntry[str], path: str) -> str | None:
     if not entry.is_file(follow_symlinks=False):
         return "a device, socket or pipe"
     try:
-        _PLAIN_PATH.validate_python(path)
-    except ValidationError:
+        # Bytes that are not UTF-8 come as lone surrogates, which encode to nothing.
+        _PLAIN_PATH.validate_python(path).encode()
+    except (ValidationError, UnicodeEncodeError):
         return "a name that cannot travel"
     return None
 

@@ -132,10 +132,8 @@ class Registry:
     def acknowledgements(self, release: int) -> tuple[Acknowledgement, ...]:
         """Return every acknowledgement of a release in the order of hosts, then of time written."""
         prefix = f"{self.model}/acknowledgements/{release:06d}/"
-        records = [
-            Acknowledgement.from_json(read_bytes(self.store, info.key, max_bytes=1024 * 1024))
-            for info in self.store.list(prefix)
-        ]
+        found = sorted(self.store.list(prefix), key=lambda info: _turn_of(info.key))
+        records = [Acknowledgement.from_json(read_bytes(self.store, info.key, max_bytes=1024 * 1024)) for info in found]
         return tuple(sorted(records, key=lambda record: (record.host, record.at)))
 
     # Feedback: what people corrected.
@@ -166,6 +164,12 @@ class Registry:
 
 def _day(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d")
+
+
+def _turn_of(key: str) -> int:
+    """Return 1 for `<host>.json`, n for `<host>.<n>.json`: times are whole seconds and can be equal."""
+    parts = key.rpartition("/")[2].split(".")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 1
 
 
 def _plain_name(host: str) -> str:

@@ -34,7 +34,7 @@ class RaceReport:
 def race_store(store: ObjectStore, *, rounds: int = 20, contenders: int = 8) -> RaceReport:
     """Let `contenders` threads create one key at once, `rounds` times, and count the winners.
 
-    Works under a scratch prefix `doctor/<random>/`, which is emptied afterwards.
+    Works under a scratch prefix `doctor/<random>`, which is emptied afterwards.
 
     Raises:
         StoreError: a round had no or several winners, or a loser's bytes are what the store holds;
@@ -42,15 +42,15 @@ def race_store(store: ObjectStore, *, rounds: int = 20, contenders: int = 8) -> 
     """
     if rounds < 1 or contenders < 2:
         raise ValueError("a race needs at least one round and two contenders")
-    folder = f"doctor/{secrets.token_hex(8)}"
-    keys = [f"{folder}/{number:04d}" for number in range(rounds)]
+    scratch = f"doctor/{secrets.token_hex(8)}"
+    keys = [f"{scratch}-{number:04d}" for number in range(rounds)]
     try:
-        _check_second_create(store, f"{folder}/twice")
+        _check_second_create(store, f"{scratch}-twice")
         # Several rounds at once: one server takes a second or more for each round under contention.
         with ThreadPoolExecutor(_ROUNDS_AT_ONCE, thread_name_prefix="round") as pool:
             losses = sum(pool.map(lambda key: _run_round(store, key, contenders=contenders), keys))
     finally:
-        for key in (f"{folder}/twice", *keys):
+        for key in (f"{scratch}-twice", *keys):
             store.delete(key)
     return RaceReport(rounds=rounds, contenders=contenders, losses=losses)
 
