@@ -25,6 +25,7 @@ from web.app import create_app
 from web.catalog import TrustedModelCatalog
 from web.corrections import CorrectionStore
 from web.database import open_database
+from web.known_versions import KnownVersions
 from web.outbox import OutboxCourier
 from web.receipts import ReceiptStore
 from web.settings import WebSettings
@@ -61,7 +62,11 @@ def open_front_end(
         stack.callback(database.close)
         limits = PhotoLimits(max_bytes=settings.max_upload_bytes)
         decode_pool = stack.enter_context(DecodePool(workers=settings.decode_workers, limits=limits))
-        catalog = stack.enter_context(TrustedModelCatalog(trusted, refresh_seconds=settings.catalog_refresh_seconds))
+        catalog = stack.enter_context(
+            TrustedModelCatalog(
+                trusted, known=KnownVersions(database), refresh_seconds=settings.catalog_refresh_seconds
+            )
+        )
         stack.enter_context(
             OutboxCourier(
                 CorrectionStore(database),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from artifact_sync.errors import LiftgateError, NotFoundError
+from artifact_sync.errors import LiftgateError, NotFoundError, StoreError
 from artifact_sync.records import InputContract, VersionRecord
 from artifact_sync.trust.reader import TrustedReader
-from artifact_sync.trust.view import TrustedView
+from web.known_versions import KnownVersions
 
 _LOG = logging.getLogger("liftgate.web.catalog")
 
@@ -54,11 +54,15 @@ class TrustedModelCatalog:
 
     Args:
         reader: reads and verifies the signed metadata.
+        known: where versions are remembered over a restart; without it a restart needs the bucket.
         refresh_seconds: the pause between two looks.
     """
 
-    def __init__(self, reader: TrustedReader, *, refresh_seconds: float = 15.0) -> None:
+    def __init__(
+        self, reader: TrustedReader, *, known: KnownVersions | None = None, refresh_seconds: float = 15.0
+    ) -> None:
         self._reader = reader
+        self._known = known
         self._refresh_seconds = refresh_seconds
         self._lock = threading.Lock()
         self._cards: dict[int, ModelCard] = {}
@@ -81,15 +85,27 @@ class TrustedModelCatalog:
 
     def current(self) -> ModelCard:
         """See ModelCatalog."""
-        return self._current or self.refresh()
+        if self._current is not None:
+            return self._current
+        try:
+            return self.refresh()
+        except StoreError:
+            remembered = None if self._known is None else self._known.current()
+            if remembered is None:
+                raise
+            # Asking anew is the background's work: people should not wait for a bucket that is away.
+            self._current = _card(remembered)
+            return self._current
 
     def card(self, version: int) -> ModelCard:
         """See ModelCatalog."""
-        known = self._cards.get(version)
-        if known is not None:
-            return known
+        if version in self._cards:
+            return self._cards[version]
+        remembered = None if self._known is None else self._known.get(version)
+        if remembered is not None:
+            return self._cards.setdefault(version, _card(remembered))
         with self._lock:
-            return self._remember(self._reader.refresh().version(version))
+            return self._learn(self._reader.refresh().version(version))
 
     def refresh(self) -> ModelCard:
         """Look at the releases now and return the stable version's card.
@@ -99,20 +115,20 @@ class TrustedModelCatalog:
         """
         with self._lock:
             view = self._reader.refresh()
-            self._current = self._stable_card(view)
-            return self._current
+            release = view.latest_release()
+            if release is None:
+                raise NotFoundError(f"Model {view.model} has no release yet. Promote one with `liftgate promote`.")
+            card = self._cards.get(release.stable) or self._learn(view.version(release.stable))
+            if card != self._current and self._known is not None:
+                self._known.save(view.version(release.stable))
+                self._known.make_current(card.version)
+            self._current = card
+            return card
 
-    def _stable_card(self, view: TrustedView) -> ModelCard:
-        release = view.latest_release()
-        if release is None:
-            raise NotFoundError(f"Model {view.model} has no release yet. Promote one with `liftgate promote`.")
-        known = self._cards.get(release.stable)
-        return known if known is not None else self._remember(view.version(release.stable))
-
-    def _remember(self, record: VersionRecord) -> ModelCard:
-        card = ModelCard(version=record.version, labels=record.labels, contract=record.input_contract)
-        self._cards[card.version] = card
-        return card
+    def _learn(self, record: VersionRecord) -> ModelCard:
+        if self._known is not None:
+            self._known.save(record)
+        return self._cards.setdefault(record.version, _card(record))
 
     def _keep_fresh(self) -> None:
         while True:
@@ -122,3 +138,7 @@ class TrustedModelCatalog:
                 _LOG.warning("the releases cannot be read, the last good state is kept", extra={"why": str(error)})
             if self._stopping.wait(self._refresh_seconds):
                 return
+
+
+def _card(record: VersionRecord) -> ModelCard:
+    return ModelCard(version=record.version, labels=record.labels, contract=record.input_contract)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -69,6 +70,13 @@ OUTBOX = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("sent_at", BigInteger),
     Index("outbox_due", "sent_at", "due_at"),
+)
+KNOWN_VERSIONS = Table(
+    "known_versions",
+    METADATA,
+    Column("version", Integer, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("is_current", Boolean, nullable=False),
 )
 _SCHEMA = Table(
     "schema_version",

@@ -7,6 +7,8 @@ import pytest
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import NotFoundError, StoreError
 from web.catalog import TrustedModelCatalog
+from web.database import open_database
+from web.known_versions import KnownVersions
 
 
 class FlakyStore(DirectoryStore):
@@ -60,6 +62,36 @@ def test_what_was_known_stays_known_when_the_bucket_goes_away(site):
         catalog.refresh()
     assert catalog.current() == known
     assert catalog.card(known.version) == known
+
+
+def test_what_was_known_stays_known_over_a_restart_while_the_bucket_is_away(site, memory_path):
+    database = open_database(f"sqlite:///{memory_path / 'web.sqlite3'}")
+    store = FlakyStore(site.path / "bucket")
+
+    def started() -> TrustedModelCatalog:
+        return TrustedModelCatalog(site.reader("web", store=store), known=KnownVersions(database))
+
+    first = site.promote(site.approved_run("run-001")).version.version
+    assert started().current().version == first
+    second = site.promote(site.approved_run("run-002")).version.version
+    assert started().current().version == second
+    before = started().card(first)
+    store.is_away = True
+    assert started().current().version == second
+    assert started().card(first) == before
+    site.roll_back(to=first)
+    assert started().current().version == second
+    store.is_away = False
+    assert started().current().version == first
+    database.close()
+
+
+def test_without_a_memory_a_restart_needs_the_bucket(site):
+    store = FlakyStore(site.path / "bucket")
+    site.promote(site.approved_run("run-001"))
+    store.is_away = True
+    with pytest.raises(StoreError):
+        TrustedModelCatalog(site.reader("web", store=store)).current()
 
 
 def test_it_keeps_itself_fresh_in_the_background(site):
