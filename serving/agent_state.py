@@ -111,7 +111,8 @@ def after_acceptance(
         changes["failure"] = None
         if before is not None and before.stable != accepted.stable:
             changes["last_good"] = before.stable
-            changes["baking"] = Baking(version=before.stable, until=now + timedelta(seconds=bake_seconds))
+            until = now + timedelta(seconds=bake_seconds)
+            changes["baking"] = Baking(version=before.stable, until=until) if bake_seconds > 0 else None
     return state.model_copy(update=changes)
 
 

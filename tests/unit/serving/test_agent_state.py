@@ -26,7 +26,9 @@ DIGEST = "a" * 64
 FRESH = AgentState(model="shapes")
 
 
-def accept(state: AgentState, release: int, *, is_fallback: bool = False, **labels: int) -> AgentState:
+def accept(
+    state: AgentState, release: int, *, is_fallback: bool = False, bake_seconds: float = 600, **labels: int
+) -> AgentState:
     return after_acceptance(
         state,
         release=release,
@@ -34,7 +36,7 @@ def accept(state: AgentState, release: int, *, is_fallback: bool = False, **labe
         labels=labels,
         is_fallback=is_fallback,
         now=NOW,
-        bake_seconds=600,
+        bake_seconds=bake_seconds,
     )
 
 
@@ -77,6 +79,10 @@ def test_a_move_makes_the_version_before_the_last_good_one_and_lets_it_bake() ->
     state = accept(accept(FRESH, 1, stable=1), 2, stable=2)
     assert state.last_good == 1
     assert state.baking == Baking(version=1, until=NOW + timedelta(seconds=600))
+
+
+def test_without_a_bake_time_nothing_bakes() -> None:
+    assert accept(accept(FRESH, 1, stable=1), 2, bake_seconds=0, stable=2).baking is None
 
 
 def test_a_change_of_the_canary_alone_keeps_the_last_good_version() -> None:
