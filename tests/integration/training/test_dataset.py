@@ -1,0 +1,190 @@
+"""Dataset build over real photo files: pixels by the contract, the holdout kept out, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifact_sync.canonical import sha256_hex
+from artifact_sync.errors import InputError, RefusedError
+from artifact_sync.labelled_photo import LabelledPhoto
+from artifact_sync.records import InputContract
+from serving.photo import decode_photo
+from training_cluster.data_manifest import load_data_manifest, verify_shards
+from training_cluster.dataset import build_dataset
+from training_cluster.dataset_readers import photos_from_folder
+from training_cluster.tfrecord import read_frames
+
+_CONTRACT = InputContract(height=8, width=8, channels=3)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> tuple[LabelledPhoto, ...]:
+    """Forty photos of two classes, different in pixels."""
+    random = np.random.default_rng(3)
+    for index in range(40):
+        directory = tmp_path / "photos" / ("dark", "light")[index % 2]
+        directory.mkdir(parents=True, exist_ok=True)
+        level = 60 if index % 2 == 0 else 160
+        picture = random.integers(level, level + 60, (12, 10, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(directory / f"{index:02d}.png")
+    return photos_from_folder(tmp_path / "photos")
+
+
+def _records(directory: Path) -> list[bytes]:
+    records: list[bytes] = []
+    for shard in load_data_manifest(directory).shards:
+        with (directory / shard.path).open("rb") as stream:
+            records.extend(read_frames(stream))
+    return records
+
+
+def test_shards_hold_the_very_pixels_of_the_photo_contract(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    manifest = build_dataset(
+        photos,
+        out_dir=tmp_path / "set",
+        contract=_CONTRACT,
+        excluded_sha256s=set(),
+        workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    verify_shards(tmp_path / "set", manifest)
+    assert manifest.labels == ("dark", "light")
+    assert manifest.example_counts == {"dark": 20, "light": 20}
+    assert seen[-1] == (40, 40)
+    in_order = sorted((photo.path.read_bytes() for photo in photos), key=sha256_hex)
+    records = _records(tmp_path / "set")
+    assert len(records) == 40
+    for data, record in zip(in_order, records, strict=True):
+        assert decode_photo(data, _CONTRACT).tobytes() in record
+        assert bytes.fromhex(sha256_hex(data)) in record
+
+
+def test_the_same_photos_give_the_same_digest_in_any_order_with_any_workers(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    one = build_dataset(photos, out_dir=tmp_path / "one", contract=_CONTRACT, excluded_sha256s=set(), workers=1)
+    two = build_dataset(photos[::-1], out_dir=tmp_path / "two", contract=_CONTRACT, excluded_sha256s=set(), workers=3)
+    assert one.sha256 == two.sha256
+
+
+def test_building_again_returns_what_is_there_and_something_else_is_refused(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    out_dir = tmp_path / "set"
+    first = build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    before = {path: path.stat().st_mtime_ns for path in out_dir.iterdir()}
+    assert build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == first
+    assert {path: path.stat().st_mtime_ns for path in out_dir.iterdir()} == before
+    with pytest.raises(RefusedError, match="holds a dataset of other photos"):
+        build_dataset(photos[1:], out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    with pytest.raises(RefusedError, match="is not empty and is no dataset"):
+        build_dataset(photos, out_dir=tmp_path / "photos", contract=_CONTRACT, excluded_sha256s=set())
+
+
+def test_photos_of_the_holdout_are_kept_out_by_bytes_and_by_pixels(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    by_bytes, by_pixels = photos[0], photos[1]
+    again = tmp_path / "again.bmp"
+    Image.open(by_pixels.path).save(again.with_suffix(".webp"), lossless=True)
+    renamed = LabelledPhoto(again.with_suffix(".webp"), label=by_pixels.label, source="again")
+    excluded = {
+        sha256_hex(by_bytes.path.read_bytes()),
+        sha256_hex(decode_photo(by_pixels.path.read_bytes(), _CONTRACT).tobytes()),
+    }
+    manifest = build_dataset(
+        [*photos, renamed], out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=excluded
+    )
+    assert {(entry.source, entry.reason) for entry in manifest.excluded} == {
+        (by_bytes.source, "its bytes are in the holdout"),
+        (by_pixels.source, "its pixels are in the holdout"),
+        ("again", "its pixels are in the holdout"),
+    }
+    assert manifest.count == 38
+
+
+def test_every_photo_that_cannot_be_used_is_named_and_nothing_is_built(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(photos[0].path.read_bytes()[:60])
+    bad = [
+        LabelledPhoto(tmp_path / "broken.png", label="dark", source="photos.csv:17"),
+        LabelledPhoto(tmp_path / "none.png", label="dark", source="photos.csv:18"),
+        LabelledPhoto(photos[3].path, label="dusk", source="photos.csv:19"),
+    ]
+    out_dir = tmp_path / "set"
+    with pytest.raises(InputError) as refusal:
+        build_dataset(
+            [*photos, *bad], out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set(), labels=("dark", "light")
+        )
+    text = str(refusal.value)
+    assert "3 photos cannot be used and 0 may be left out" in text
+    for line in ("photos.csv:17:", "photos.csv:18:", "photos.csv:19: label 'dusk' is none of dark, light"):
+        assert line in text
+    assert not out_dir.exists()
+    assert not list(tmp_path.glob(".building-*"))
+
+    manifest = build_dataset(
+        [*photos, *bad],
+        out_dir=out_dir,
+        contract=_CONTRACT,
+        excluded_sha256s=set(),
+        labels=("dark", "light"),
+        allowed_rejects=3,
+    )
+    assert [reject.source for reject in manifest.rejects] == ["photos.csv:17", "photos.csv:18", "photos.csv:19"]
+    assert manifest.count == 40
+
+
+def test_the_same_pixels_under_another_label_are_rejected_and_under_the_same_are_a_duplicate(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    # Bytes behind the end of a PNG change the file's digest and no pixel.
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(photos[0].path.read_bytes() + b"\0")
+    arguments = {"contract": _CONTRACT, "excluded_sha256s": set[str]()}
+    same = LabelledPhoto(copy, label=photos[0].label, source="copy")
+    manifest = build_dataset([*photos, same], out_dir=tmp_path / "same", **arguments)  # type: ignore[arg-type]
+    assert len(manifest.duplicates) == 1
+    assert manifest.count == 40
+    other = LabelledPhoto(copy, label="light", source="copy")
+    with pytest.raises(InputError, match="its pixels are those of"):
+        build_dataset([*photos, other], out_dir=tmp_path / "other", **arguments)  # type: ignore[arg-type]
+
+
+def test_feedback_and_slices_are_counted(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
+    mixed = [
+        LabelledPhoto(
+            photo.path,
+            label=photo.label,
+            source=f"feedback:{index}" if index < 3 else photo.source,
+            slices={"site": "north" if index < 10 else "south"},
+        )
+        for index, photo in enumerate(photos)
+    ]
+    manifest = build_dataset(mixed, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
+    assert manifest.feedback_count == 3
+    assert manifest.slice_counts == {"site": {"north": 10, "south": 30}}
+
+
+def test_one_class_is_no_classifier(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
+    dark = [photo for photo in photos if photo.label == "dark"]
+    with pytest.raises(InputError, match="found 1 classes"):
+        build_dataset(dark, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
+    with pytest.raises(InputError, match="no usable photo has the label light"):
+        build_dataset(
+            dark, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set(), labels=("dark", "light")
+        )
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
+    leftover = tmp_path / ".building-set-0123"
+    shutil.copytree(tmp_path / "photos", leftover)
+    build_dataset(photos, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
+    assert not leftover.exists()
