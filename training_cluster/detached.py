@@ -30,6 +30,8 @@ _PASSED_ON_PREFIXES = ("TF_", "CUDA_", "XLA_", "NVIDIA_", "LIFTGATE_")
 _STOP_SECONDS = 300
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_LAUNCH_TRIES = 20
+_LAUNCH_PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,14 @@ def _spawn(command: list[str], *, folder: LaunchFolder) -> None:
     environment = dict(os.environ)
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
     with (folder.path / "launch.log").open("wb") as log:
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, check=False)
+        # A unit that has just ended keeps its name for a moment after it let go of the lock.
+        for _ in range(_LAUNCH_TRIES):
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, check=False
+            )
+            if done.returncode == 0:
+                return
+            time.sleep(_LAUNCH_PAUSE_SECONDS)
 
 
 def _wait_until_up(folder: LaunchFolder, *, before: str | None) -> None:
