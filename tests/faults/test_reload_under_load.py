@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -47,45 +48,53 @@ def base_path(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @dataclass
 class Load:
-    """Clients that ask as fast as they are answered, and note every answer."""
+    """Clients that ask as fast as they are answered, and note every answer.
+
+    They ask two models in turn: "digits" by its label, which moves in two steps, and "letters" for
+    its newest version, which is replaced by one configuration that names only the next.
+    """
 
     target: str
     stopping: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    # What label "stable" has pointed at, at least since the last move was confirmed.
-    stable: int = 1
-    moving_to: int = 1
+    # Which versions may answer: the one before and the one after the move that is under way.
+    digits: set[int] = field(default_factory=lambda: {1})
+    letters: set[int] = field(default_factory=lambda: {1})
 
     def run(self) -> None:
         pixels = np.zeros((1, 8, 8, 1), np.uint8)
-        seconds, failures = [], []
+        models = itertools.cycle([("digits", "stable"), ("letters", None)])
         with GrpcModelServer(self.target) as server:
             while not self.stopping.is_set():
-                with self.lock:
-                    allowed = {self.stable, self.moving_to}
+                model, label = next(models)
+                allowed = self.allowed(model)
                 began = time.perf_counter()
                 try:
-                    answer = server.predict("digits", pixels, label="stable")
+                    answer = server.predict(model, pixels, label=label)
                 except ModelServerError as error:
-                    failures.append(str(error))
+                    self.failures.append(str(error))
                     continue
-                seconds.append(time.perf_counter() - began)
-                with self.lock:
-                    # The label may have moved meanwhile.
-                    allowed |= {self.stable, self.moving_to}
+                self.seconds.append(time.perf_counter() - began)
+                # A move may have begun meanwhile.
+                allowed |= self.allowed(model)
                 if answer.version not in allowed:
-                    failures.append(f"version {answer.version} answered, allowed were {allowed}")
+                    self.failures.append(f"version {answer.version} of {model} answered, allowed were {allowed}")
                 if int(answer.scores.argmax()) != answer.version % CLASSES:
-                    failures.append(f"version {answer.version} gave the scores of another")
+                    self.failures.append(f"version {answer.version} of {model} gave the scores of another")
+
+    def allowed(self, model: str) -> set[int]:
         with self.lock:
-            self.seconds += seconds
-            self.failures += failures
+            return set(self.digits if model == "digits" else self.letters)
+
+    def allow(self, model: str, *versions: int) -> None:
+        with self.lock:
+            setattr(self, model, set(versions))
 
 
-def wait_until_available(server: GrpcModelServer, version: int) -> None:
-    until(lambda: (version, VersionState.AVAILABLE) in {(s.version, s.state) for s in server.status("digits")})
+def wait_for(server: GrpcModelServer, model: str, version: int, state: VersionState) -> None:
+    until(lambda: (version, state) in {(status.version, status.state) for status in server.status(model)})
 
 
 def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -96,33 +105,38 @@ def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 
 def move(server: GrpcModelServer, load: Load, base_path: Path, *, old: int, new: int) -> None:
-    """Load the new version beside the old, move the label, unload the old."""
+    """Replace both models' versions, each in its way; when this returns only the new ones are in memory."""
 
-    def reload(versions: tuple[int, ...], stable: int) -> None:
-        server.reload((ModelConfig("digits", str(base_path), versions, {"stable": stable}),), timeout_seconds=30)
+    def reload(digits: tuple[int, ...], stable: int, letters: int) -> None:
+        models = (
+            ModelConfig("digits", str(base_path), digits, {"stable": stable}),
+            ModelConfig("letters", str(base_path), (letters,)),
+        )
+        server.reload(models, timeout_seconds=30)
 
-    reload((old, new), old)
-    wait_until_available(server, new)
-    with load.lock:
-        load.moving_to = new
-    reload((old, new), new)
-    with load.lock:
-        load.stable = new
-    reload((new,), new)
+    load.allow("letters", old, new)
+    reload((old, new), old, new)
+    wait_for(server, "digits", new, VersionState.AVAILABLE)
+    load.allow("digits", old, new)
+    reload((old, new), new, new)
+    load.allow("digits", new)
+    reload((new,), new, new)
+    wait_for(server, "letters", old, VersionState.END)
+    load.allow("letters", new)
     time.sleep(0.2)  # steady state between two moves
 
 
 def test_a_reload_under_steady_load_loses_no_request(base_path: Path) -> None:
-    first = ModelConfig("digits", str(base_path), (1,), {"stable": 1})
+    first = (ModelConfig("digits", str(base_path), (1,), {"stable": 1}), ModelConfig("letters", str(base_path), (1,)))
     moves = 0
-    with ServerProcess((first,), command=COMMAND) as process, GrpcModelServer(process.target) as server:
+    with ServerProcess(first, command=COMMAND) as process, GrpcModelServer(process.target) as server:
         load = Load(process.target)
         threads = [threading.Thread(target=load.run) for _ in range(CLIENTS)]
         began = time.monotonic()
         for thread in threads:
             thread.start()
         try:
-            while moves < 12 or (moves * 400 < REQUESTS and time.monotonic() - began < 60):
+            while moves < 12 or (len(load.seconds) < REQUESTS and time.monotonic() - began < 60):
                 old = VERSIONS[moves % len(VERSIONS)]
                 new = VERSIONS[(moves + 1) % len(VERSIONS)]
                 move(server, load, base_path, old=old, new=new)
@@ -134,7 +148,8 @@ def test_a_reload_under_steady_load_loses_no_request(base_path: Path) -> None:
     took = time.monotonic() - began
     milliseconds = np.percentile(np.array(load.seconds) * 1000, [50, 99, 100])
     print(
-        f"\n{len(load.seconds)} requests by {CLIENTS} clients in {took:.1f} s, {moves} reloads of distinct versions, "
+        f"\n{len(load.seconds)} requests by {CLIENTS} clients in {took:.1f} s, "
+        f"{moves} moves of two models to other versions, "
         f"{len(load.failures)} failed; p50 {milliseconds[0]:.2f} ms, p99 {milliseconds[1]:.2f} ms, "
         f"longest {milliseconds[2]:.0f} ms"
     )
