@@ -27,6 +27,7 @@ from serving.photo_limits import PhotoLimits
 Decoded = NDArray[np.uint8] | PhotoError
 _READ_BYTES = 1 << 20
 _START_SECONDS = 60.0
+_START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ class DecodeChild:
         """
         done = 0
         while done < len(jobs):
-            self.start()
-            self._await_greeting()
+            self._make_ready()
             try:
                 self._send(jobs[done:])
             except BrokenPipeError:
@@ -108,18 +108,22 @@ class DecodeChild:
                 if answer is None:
                     break
 
-    def _await_greeting(self) -> None:
-        """Wait until a new process says that it is ready, so that a broken machine is not blamed on photos."""
-        if self._is_greeted:
-            return
-        greeting = self._read(len(GREETING), time.monotonic() + _START_SECONDS)
-        if greeting is None or bytes(greeting) != GREETING:
+    def _make_ready(self) -> None:
+        """Have a process that said that it is ready, so that a broken machine is not blamed on photos."""
+        for _ in range(_START_ATTEMPTS):
+            self.start()
+            if self._is_greeted:
+                return
+            greeting = self._read(len(GREETING), time.monotonic() + _START_SECONDS)
+            self._is_greeted = greeting is not None and bytes(greeting) == GREETING
+            if self._is_greeted:
+                return
+            # It may have been killed from outside while it started, so one failure says little.
             self.stop()
-            raise CapacityError(
-                "Photos cannot be decoded: the decoding process does not start "
-                f"(`{sys.executable} -m serving.decode_worker`). Check memory and the installation."
-            )
-        self._is_greeted = True
+        raise CapacityError(
+            "Photos cannot be decoded: the decoding process does not start "
+            f"(`{sys.executable} -m serving.decode_worker`). Check memory and the installation."
+        )
 
     def _send(self, jobs: Sequence[PhotoJob]) -> None:
         process = self._process

@@ -55,7 +55,6 @@ def serve(settings: WebSettings, app_factory: AppFactory, *, on_ready: Callable[
         "worker_tmp_dir": "/dev/shm",  # noqa: S108 - a heartbeat file, which must not wait for a disk
         "loglevel": "warning",
         "when_ready": when_ready,
-        "control_socket_disable": True,
     }
     _Gunicorn(options, app_factory).run()
 
@@ -89,6 +88,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
+        if "control_socket_disable" in self.cfg.settings:
+            # Newer gunicorns open a socket for commands; nobody here sends any.
+            self.cfg.set("control_socket_disable", True)
         self.cfg.set("worker_exit", lambda _arbiter, _worker: self._stack.close())
 
     def load(self) -> Flask:

@@ -87,7 +87,8 @@ def test_sigterm_lets_the_request_in_hand_end(tmp_path):
         answers = []
         asking = threading.Thread(target=lambda: answers.append(send(address, "/api/v1/classify", red)))
         asking.start()
-        time.sleep(0.4)
+        while not (tmp_path / "site/red-photo-asked").exists():
+            time.sleep(0.02)
         family = children(process.pid)
         grandchildren = [child for member in family for child in children(member)]
         assert len(grandchildren) == 2

@@ -65,6 +65,19 @@ def test_a_killed_child_is_replaced(pool, photo_tools):
     assert not before & set(pool.process_ids)
 
 
+def test_a_child_killed_while_it_starts_is_replaced(photo_tools):
+    data = photo_tools.encoded(photo_tools.picture(90, 60))
+    with DecodePool(workers=1) as small:
+        os.kill(small.process_ids[0], signal.SIGKILL)
+        assert np.array_equal(small.decode(data, CONTRACT), decode_photo(data, CONTRACT))
+
+
+def test_a_machine_that_cannot_start_children_is_told_apart_from_a_bad_photo(photo_tools, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with DecodePool(workers=1) as small, pytest.raises(CapacityError, match="does not start"):
+        small.decode(photo_tools.encoded(photo_tools.picture(9, 6)), CONTRACT)
+
+
 def test_a_photo_over_the_cpu_limit_costs_its_child_and_no_other_photo(photo_tools):
     limits = PhotoLimits(max_scans=100_000, max_bytes=200_000_000, cpu_seconds=1, wall_seconds=60)
     large = photo_tools.encoded(photo_tools.Image.new("RGB", (3000, 3000)), progressive=True)
@@ -78,7 +91,7 @@ def test_a_photo_over_the_cpu_limit_costs_its_child_and_no_other_photo(photo_too
 
 def test_a_photo_over_the_time_limit_costs_its_child_alone(photo_tools):
     good = photo_tools.encoded(photo_tools.picture(90, 60))
-    with DecodePool(workers=1, limits=PhotoLimits(wall_seconds=1.0)) as small:
+    with DecodePool(workers=1, limits=PhotoLimits(wall_seconds=4.0)) as small:
         small.decode(good, CONTRACT)
         os.kill(small.process_ids[0], signal.SIGSTOP)
         with pytest.raises(PhotoError) as caught:
@@ -111,7 +124,7 @@ def test_the_processor_limit_is_for_each_photo_and_not_for_the_childs_life(photo
 
 def test_more_callers_than_may_wait_are_told_busy(photo_tools):
     good = photo_tools.encoded(photo_tools.picture(90, 60))
-    with DecodePool(workers=1, max_waiting=0, limits=PhotoLimits(wall_seconds=2)) as small:
+    with DecodePool(workers=1, max_waiting=0, limits=PhotoLimits(wall_seconds=4)) as small:
         small.decode(good, CONTRACT)
         os.kill(small.process_ids[0], signal.SIGSTOP)
         reasons: list[str] = []
