@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def systemd_machine(machines: Any, lab: Any) -> Any:
 @pytest.fixture
 def serving_machine(systemd_machine: Any, repository: Path, signed_site: Any) -> Any:
     """A machine with Liftgate's environment and a bucket, both of which the operator provides."""
+    if shutil.which("nginx", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("the front end's machine needs nginx (Debian: nginx-light)")
     script = repository / "tests" / "lab" / "liftgate_environment.sh"
     made = systemd_machine.run(f"{script} {sys.base_prefix} {sysconfig.get_paths()['purelib']} {repository}")
     assert made.returncode == 0, made.stderr

@@ -184,6 +184,19 @@ def test_a_host_whose_key_is_not_pinned_is_never_talked_to(
     assert "not-pinned" not in gpu1.run("ls /srv/liftgate/runs/.launch").stdout
 
 
+def test_a_controller_in_another_time_zone_finds_no_fault_with_the_clock(
+    repository: Path, standin_command: list[str], make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    local = repository / "ansible" / "inventories" / "local"
+    cluster, request = AnsibleCluster(local, variables={"training_run_command": standin_command}), make_request("far")
+
+    cluster.start(request)
+
+    wait_until(cluster, request, "complete")
+    assert cluster.collect(request) == request.run_folder
+
+
 def test_an_inventory_without_training_hosts_is_told(
     ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
 ) -> None:

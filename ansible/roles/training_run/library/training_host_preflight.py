@@ -50,7 +50,7 @@ EXAMPLES = r"""
     python: /opt/liftgate/venv/bin/python
     writable_dirs: [/srv/liftgate]
     min_free_gb: 5
-    controller_time: "{{ now(utc=true, fmt='%s') }}"
+    controller_time: "{{ lookup('ansible.builtin.pipe', 'date +%s') }}"
     max_clock_skew_seconds: 30
     launch_dir: /srv/liftgate/runs/.launch/r1
 """
