@@ -14,19 +14,13 @@ from tuf.api.metadata import Root, Targets
 from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError
 from artifact_sync.registry import Registry
 from artifact_sync.trust.change import TrustChange, draft_change, missing_signatures, sign_change
-from artifact_sync.trust.documents import SignedT, is_signed, parse, payload_of, sign, verify
+from artifact_sync.trust.checking import is_signed, parse, verify
 from artifact_sync.trust.keys import Signer
+from artifact_sync.trust.lists import meta_file, releases_document, snapshot_document, timestamp_document
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.reader import TrustedReader
-from artifact_sync.trust.roles import (
-    RELEASES,
-    Expiries,
-    Roles,
-    meta_file,
-    releases_document,
-    snapshot_document,
-    timestamp_document,
-)
+from artifact_sync.trust.roles import RELEASES, Expiries, Roles
+from artifact_sync.trust.signing import SignedT, payload_of, sign
 from artifact_sync.trust.state import SignedState, load_root, load_state, read_if_there, verify_root
 from artifact_sync.trust.view import TrustedView
 

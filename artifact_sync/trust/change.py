@@ -15,9 +15,10 @@ from tuf.api.metadata import Root, Targets
 
 from artifact_sync.canonical import Record, Timestamp
 from artifact_sync.records import ModelName
-from artifact_sync.trust.documents import SignedT, count_signatures, parse, payload_of, with_signatures
+from artifact_sync.trust.checking import count_signatures, parse
 from artifact_sync.trust.keys import Signer
 from artifact_sync.trust.roles import Expiries, Roles
+from artifact_sync.trust.signing import SignedT, payload_of, with_signatures
 from artifact_sync.trust.view import TrustedView
 
 

@@ -17,9 +17,10 @@ from tuf.api.metadata import Targets
 from artifact_sync.errors import RefusedError
 from artifact_sync.records import VersionRecord
 from artifact_sync.registry import Registry
-from artifact_sync.trust.documents import from_payload, payload_of
 from artifact_sync.trust.keys import PublicKey
-from artifact_sync.trust.roles import target_file, to_tuf_key
+from artifact_sync.trust.lists import target_file
+from artifact_sync.trust.roles import to_tuf_key
+from artifact_sync.trust.signing import from_payload, payload_of
 from artifact_sync.trust.state import read_if_there
 from artifact_sync.trust.view import TrustedView
 

@@ -11,26 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from tuf.api.metadata import Targets, Timestamp
 
 from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError, TrustError
 from artifact_sync.records import ReleaseRecord
-from artifact_sync.trust.documents import check_listed, is_signed, payload_of, sign, verify, with_signatures
+from artifact_sync.trust.checking import is_signed, verify
 from artifact_sync.trust.keys import Signer
+from artifact_sync.trust.lists import meta_file, releases_document, snapshot_document, target_file, timestamp_document
 from artifact_sync.trust.proposal import ProposedTargets
+from artifact_sync.trust.published import is_published, published_until
 from artifact_sync.trust.readable_copies import write_missing_copies
 from artifact_sync.trust.reader import TrustedReader
-from artifact_sync.trust.roles import (
-    RELEASES,
-    Expiries,
-    meta_file,
-    releases_document,
-    snapshot_document,
-    target_file,
-    timestamp_document,
-)
+from artifact_sync.trust.roles import RELEASES, Expiries
+from artifact_sync.trust.signing import payload_of, sign, with_signatures
 from artifact_sync.trust.state import SignedState, load_state, read_if_there
 from artifact_sync.trust.view import TrustedView
 
@@ -65,7 +60,7 @@ class Publisher:
             if pending is not state:
                 self.create_snapshot(pending, now=now)
                 done.extend(_differences(state, pending))
-            elif self._is_published(state):
+            elif is_published(self._registry, state):
                 write_missing_copies(self._registry, state)
                 self._remember()
                 return tuple(done)
@@ -87,7 +82,7 @@ class Publisher:
         if is_forced or state.releases.expires - now < self._expiries.releases / 2:
             state = self._renew_releases(state, now=now)
         is_due = state is not before or state.snapshot.expires - now < self._expiries.snapshot / 2
-        if is_forced or is_due or self._timestamp_expires(state) - now < self._expiries.timestamp / 2:
+        if is_forced or is_due or published_until(self._registry, state) - now < self._expiries.timestamp / 2:
             self.create_snapshot(state, now=now)
             done.append(f"snapshot {state.snapshot.version + 1}")
             self.complete(now=now)
@@ -229,30 +224,6 @@ class Publisher:
         data = sign(document, self._signers)
         verify(state.targets, data, role=RELEASES, name=f"the new {number}.{RELEASES}.json", kind=Targets)
         self._registry.create_metadata(RELEASES, number, data)
-
-    def _timestamp(self, state: SignedState) -> Timestamp | None:
-        data = read_if_there(self._registry, "timestamp.json")
-        try:
-            return verify(state.root, data or b"", role="timestamp", name="timestamp.json", kind=Timestamp)
-        except TrustError:
-            # Removed or overwritten by somebody without the key: writing it again is the repair.
-            return None
-
-    def _timestamp_expires(self, state: SignedState) -> datetime:
-        timestamp = self._timestamp(state)
-        return datetime.min.replace(tzinfo=UTC) if timestamp is None else timestamp.expires
-
-    def _is_published(self, state: SignedState) -> bool:
-        timestamp = self._timestamp(state)
-        if timestamp is None or timestamp.version < state.snapshot.version:
-            return False
-        if timestamp.version > state.snapshot.version:
-            raise TrustError(
-                f"Metadata refused: timestamp.json is number {timestamp.version}, but the newest signed snapshot in "
-                f"the bucket is {state.snapshot.version}. Somebody removed the newer one; restore it from a backup."
-            )
-        check_listed(timestamp.snapshot_meta, state.snapshot_file, name=f"{state.snapshot.version}.snapshot.json")
-        return True
 
     def _write_timestamp(self, state: SignedState, *, now: datetime) -> None:
         document = timestamp_document(

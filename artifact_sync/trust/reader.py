@@ -14,7 +14,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from artifact_sync.errors import StoreError, TrustError
 from artifact_sync.registry import Registry
-from artifact_sync.trust.documents import parse
+from artifact_sync.trust.checking import parse
 from artifact_sync.trust.fetcher import METADATA_URL, RegistryFetcher
 from artifact_sync.trust.local_metadata import exclusive, make_durable, seen_snapshot_number
 from artifact_sync.trust.refusals import refusal

@@ -1,7 +1,7 @@
-"""Who may sign what, and the unsigned metadata documents that say so.
+"""Who may sign what, and the two documents that say so: root and targets.
 
-Its place in the flow: pure functions under everything that publishes (publisher.py, change.py,
-proposal.py); docs/adr/0001-trust-roles.md has the reasons.
+Its place in the flow: pure, under everything that publishes (publisher.py, change.py, proposal.py);
+lists.py has the documents below targets, docs/adr/0001-trust-roles.md the reasons.
 
     root        the root keys         names the keys of every role below
     targets     the approvers' keys   lists versions/000042.json, and delegates releases/* to
@@ -22,13 +22,10 @@ from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
     Delegations,
-    MetaFile,
     Role,
     Root,
-    Snapshot,
     TargetFile,
     Targets,
-    Timestamp,
 )
 
 from artifact_sync.errors import SettingsError, TrustError
@@ -114,31 +111,6 @@ class Roles:
         role = DelegatedRole(RELEASES, [releaser.key_id], 1, terminating=True, paths=_RELEASE_PATHS)
         delegations = Delegations(keys={releaser.key_id: to_tuf_key(releaser)}, roles={RELEASES: role})
         return Targets(version=number, expires=expires, targets=dict(versions), delegations=delegations)
-
-
-def releases_document(releases: Mapping[str, TargetFile], *, number: int, expires: datetime) -> Targets:
-    """Return the releaser's list of `releases`."""
-    return Targets(version=number, expires=expires, targets=dict(releases))
-
-
-def snapshot_document(targets: MetaFile, releases: MetaFile, *, number: int, expires: datetime) -> Snapshot:
-    """Return the snapshot that binds one targets to one releases."""
-    return Snapshot(version=number, expires=expires, meta={"targets.json": targets, f"{RELEASES}.json": releases})
-
-
-def timestamp_document(snapshot: bytes, *, number: int, expires: datetime) -> Timestamp:
-    """Return the timestamp of a snapshot; both have the same number, so that writing it again is harmless."""
-    return Timestamp(version=number, expires=expires, snapshot_meta=meta_file(snapshot, number=number))
-
-
-def meta_file(data: bytes, *, number: int) -> MetaFile:
-    """Return number, length and SHA-256 of a metadata file."""
-    return MetaFile.from_data(number, data, ["sha256"])
-
-
-def target_file(path: str, data: bytes) -> TargetFile:
-    """Return length and SHA-256 of a record under its path."""
-    return TargetFile.from_data(path, data, ["sha256"])
 
 
 def to_tuf_key(key: PublicKey) -> SSlibKey:

@@ -13,7 +13,7 @@ from tuf.api.metadata import Root, Snapshot, Targets
 
 from artifact_sync.errors import NotFoundError, TrustError
 from artifact_sync.registry import Registry
-from artifact_sync.trust.documents import check_listed, parse, verify
+from artifact_sync.trust.checking import check_listed, parse, verify
 from artifact_sync.trust.roles import RELEASES
 
 _MAX_FORGED_SNAPSHOTS = 100

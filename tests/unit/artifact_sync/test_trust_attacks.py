@@ -16,17 +16,11 @@ from artifact_sync.errors import ExpiredError, StoreError, TrustError
 from artifact_sync.records import ReleaseRecord
 from artifact_sync.store import ObjectInfo
 from artifact_sync.trust import TrustedReader
-from artifact_sync.trust.documents import from_payload, sign
 from artifact_sync.trust.keys import PublicKey
+from artifact_sync.trust.lists import meta_file, releases_document, snapshot_document, target_file, timestamp_document
 from artifact_sync.trust.proposal import propose_version
-from artifact_sync.trust.roles import (
-    Expiries,
-    meta_file,
-    releases_document,
-    snapshot_document,
-    target_file,
-    timestamp_document,
-)
+from artifact_sync.trust.roles import Expiries
+from artifact_sync.trust.signing import from_payload, sign
 
 YEAR = timedelta(days=365)
 

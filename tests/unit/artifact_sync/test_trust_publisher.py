@@ -6,10 +6,10 @@ import pytest
 
 from artifact_sync.errors import ExpiredError, LostRaceError, RefusedError
 from artifact_sync.records import ReleaseRecord
-from artifact_sync.trust.documents import payload_of
 from artifact_sync.trust.proposal import propose_version
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries
+from artifact_sync.trust.signing import payload_of
 
 
 def rollback_record(site, *, number: int = 2, by: str = "rita") -> ReleaseRecord:
@@ -143,3 +143,13 @@ def test_missing_copies_for_people_are_written_by_the_next(served) -> None:
     served.publisher().complete(now=served.now)
     with served.store.open("photos/releases/000001.json") as stream:
         assert stream.read() == served.publisher().view().release(1).to_json()
+
+
+def test_another_releaser_who_goes_on_meanwhile_is_no_attack_and_is_not_undone(served) -> None:
+    publisher = served.publisher()
+    stale = publisher.state()
+    served.publisher().create_snapshot(stale, now=served.now)
+    served.publisher().complete(now=served.now)
+    publisher.state = lambda: stale
+    assert publisher.complete(now=served.now) == ()
+    assert b'"version":3' in served.registry.read_metadata("timestamp.json")
