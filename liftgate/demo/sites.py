@@ -16,6 +16,7 @@ from artifact_sync.errors import LiftgateError, SettingsError
 from liftgate.demo.narration import Narrator
 
 _MARKER = ".liftgate-demo"
+_SHOWN_LINES = 4
 
 
 class DemoError(LiftgateError):
@@ -79,7 +80,10 @@ class Site:
     def refused(self, name: str, *words: str) -> None:
         """Run a command that must be refused, and show the message."""
         outcome = self.run(*words, expected=range(1, 70))
-        self.narrator.refusal(name, outcome.stderr or outcome.stdout, exit_code=outcome.exit_code)
+        _, mark, message = outcome.stderr.rpartition("liftgate: ")
+        # A verdict or a tick is a result and on stdout; its beginning says the most.
+        shown = f"{mark}{message}" if mark else "\n".join(outcome.stdout.splitlines()[:_SHOWN_LINES])
+        self.narrator.refusal(name, shown, exit_code=outcome.exit_code)
 
     def variables(self) -> dict[str, str]:
         """Return the environment of this site's processes."""
