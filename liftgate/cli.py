@@ -36,6 +36,16 @@ VERBS = {
 }
 """Each verb's module, which has a click command named `command`, and its line in `--help`."""
 
+EXTRAS = {
+    "serving": ("grpc", "numpy", "PIL"),
+    "web": ("flask", "flask_wtf", "sqlalchemy", "gunicorn", "grpc", "numpy", "PIL"),
+    "validation": ("scipy", "sklearn", "jinja2", "grpc", "numpy", "PIL"),
+    "training": ("tensorflow", "keras", "tensorboard", "ansible", "ansible_runner", "paramiko", "numpy", "PIL"),
+    "embedded": ("tensorflow", "grpc", "numpy"),
+}
+"""What `pip install 'liftgate[EXTRA]'` brings: top-level modules that a verb may find missing."""
+
+SETTINGS_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
 INTERNAL_ERROR_EXIT_CODE = 70
 
@@ -93,12 +103,21 @@ def main() -> None:
         sys.exit(_report(error))
 
 
+def _extra_of(module: str) -> str:
+    """Return the extra that brings a module, '' for a module that none of them brings."""
+    package = module.partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if package in modules), "")
+
+
 def _report(error: Exception) -> int:
     from artifact_sync.errors import LiftgateError
 
     if isinstance(error, LiftgateError):
         click.echo(f"liftgate: {error}", err=True)
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and (extra := _extra_of(error.name or "")):
+        click.echo(f"liftgate: this verb needs {error.name}. Install it: pip install 'liftgate[{extra}]'", err=True)
+        return SETTINGS_EXIT_CODE
     if os.environ.get("LIFTGATE_TRACEBACK"):
         raise error
     click.echo(

@@ -15,20 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from artifact_sync.errors import LiftgateError, SettingsError
+from liftgate.cli import EXTRAS
 from liftgate.output import json_option, print_result, table
 
 if TYPE_CHECKING:
     from liftgate.composition import Site
 
 Mark = Literal["ok", "missing", "bad"]
-
-_EXTRAS = {
-    "training": ("tensorflow", "keras", "ansible", "ansible_runner", "paramiko", "PIL"),
-    "validation": ("scipy", "sklearn", "jinja2", "grpc", "PIL"),
-    "serving": ("grpc", "numpy", "PIL"),
-    "web": ("flask", "flask_wtf", "sqlalchemy", "gunicorn", "grpc", "PIL"),
-    "embedded": ("tensorflow", "tensorflow_serving", "grpc"),
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _installed() -> Iterator[Finding]:
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         yield Finding(
             f"role {extra}",

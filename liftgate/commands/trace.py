@@ -48,6 +48,7 @@ def _describe(entry: VersionTrace) -> str:
     against = (
         "no champion" if record.evidence.champion_version is None else f"version {record.evidence.champion_version}"
     )
+    files = f"{len(record.manifest.files)}, {record.manifest.size_bytes:,} bytes"
     lines = [
         f"version {record.version} of {record.model}  {entry.sha256}",
         f"  released in     {released}",
@@ -55,7 +56,7 @@ def _describe(entry: VersionTrace) -> str:
         f"  code            {lineage.code_commit}{' with uncommitted changes' if lineage.code_dirty else ''}",
         f"  data manifest   {lineage.data_manifest_sha256}",
         f"  configuration   {lineage.config_sha256}",
-        f"  files           {len(record.manifest.files)}, {record.manifest.size_bytes:,} bytes: {record.manifest.sha256}",
+        f"  files           {files}: {record.manifest.sha256}",
         f"  judged against  {against}",
     ]
     lines += [
