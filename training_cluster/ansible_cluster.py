@@ -153,6 +153,8 @@ class AnsibleCluster:
                 envvars=self._environment(),
                 event_handler=lambda event: self._note(event, failures),
                 timeout=_PLAYBOOK_SECONDS,
+                # Without one the runner takes SIGINT and SIGTERM for itself, for good: Ctrl-C would do nothing more.
+                cancel_callback=lambda: False,
                 quiet=True,
             )
             if outcome.status == "successful":

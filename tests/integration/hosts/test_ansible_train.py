@@ -191,10 +191,14 @@ def test_a_controller_in_another_time_zone_finds_no_fault_with_the_clock(
     local = repository / "ansible" / "inventories" / "local"
     cluster, request = AnsibleCluster(local, variables={"training_run_command": standin_command}), make_request("far")
 
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
     cluster.start(request)
 
     wait_until(cluster, request, "complete")
     assert cluster.collect(request) == request.run_folder
+    # Ctrl-C while a command follows the run is still Ctrl-C.
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_inventory_without_training_hosts_is_told(
