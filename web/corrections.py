@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import NotFoundError, RefusedError
 from artifact_sync.records import FeedbackRecord, Receipt
-from web.database import CORRECTIONS, KEPT_PHOTOS, OUTBOX, RECEIPTS, Database
+from web.database import Database
+from web.tables import CORRECTIONS, KEPT_PHOTOS, OUTBOX, RECEIPTS
 
 
 @dataclass(frozen=True)

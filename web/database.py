@@ -1,4 +1,4 @@
-"""The front end's database: its tables, opened so that what is committed is on disk.
+"""The front end's database, opened so that what is committed is on disk.
 
 Its place in the flow: receipts.py and corrections.py read and write it. SQLite by default (WAL,
 synchronous=FULL, deleted content overwritten); any URL of SQLAlchemy works.
@@ -10,81 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    insert,
-    make_url,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from artifact_sync.errors import SettingsError, StoreError
-
-METADATA = MetaData()
-
-RECEIPTS = Table(
-    "receipts",
-    METADATA,
-    Column("request_id", String(32), primary_key=True),
-    Column("idempotency_key", String(128), unique=True),
-    Column("photo_sha256", String(64), nullable=False),
-    Column("record", LargeBinary, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-)
-KEPT_PHOTOS = Table(
-    "kept_photos",
-    METADATA,
-    Column("request_id", String(32), ForeignKey("receipts.request_id"), primary_key=True),
-    Column("photo", LargeBinary, nullable=False),
-    Column("expires_at", BigInteger, nullable=False, index=True),
-)
-CORRECTIONS = Table(
-    "corrections",
-    METADATA,
-    Column("feedback_id", String(32), primary_key=True),
-    Column("request_id", String(32), ForeignKey("receipts.request_id"), nullable=False),
-    Column("idempotency_key", String(128), unique=True),
-    Column("record", LargeBinary, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-)
-OUTBOX = Table(
-    "outbox",
-    METADATA,
-    Column("feedback_id", String(32), ForeignKey("corrections.feedback_id"), primary_key=True),
-    Column("photo", LargeBinary),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("due_at", BigInteger, nullable=False),
-    Column("sent_at", BigInteger),
-    Index("outbox_due", "sent_at", "due_at"),
-)
-KNOWN_VERSIONS = Table(
-    "known_versions",
-    METADATA,
-    Column("version", Integer, primary_key=True),
-    Column("record", LargeBinary, nullable=False),
-    Column("is_current", Boolean, nullable=False),
-)
-_SCHEMA = Table(
-    "schema_version",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("version", Integer, nullable=False),
-    Column("probes", BigInteger, nullable=False),
-)
+from web.tables import METADATA, SCHEMA
 
 _MIGRATIONS: tuple[Callable[[Connection], None], ...] = (METADATA.create_all,)
 """Migration n brings version n to n + 1; each is done once, whole or not at all."""
@@ -129,7 +59,7 @@ class Database:
             StoreError: it cannot be written.
         """
         with self.writing() as connection:
-            connection.execute(update(_SCHEMA).values(probes=_SCHEMA.c.probes + 1))
+            connection.execute(update(SCHEMA).values(probes=SCHEMA.c.probes + 1))
 
     def close(self) -> None:
         """Close every connection."""
@@ -158,10 +88,10 @@ def open_database(url: str) -> Database:
 
 def _migrate(database: Database) -> None:
     with database.writing() as connection:
-        _SCHEMA.create(connection, checkfirst=True)
-        version = connection.execute(select(_SCHEMA.c.version)).scalar()
+        SCHEMA.create(connection, checkfirst=True)
+        version = connection.execute(select(SCHEMA.c.version)).scalar()
         if version is None:
-            connection.execute(insert(_SCHEMA).values(id=1, version=0, probes=0))
+            connection.execute(insert(SCHEMA).values(id=1, version=0, probes=0))
             version = 0
         if version > len(_MIGRATIONS):
             raise SettingsError(
@@ -170,7 +100,7 @@ def _migrate(database: Database) -> None:
             )
         for migration in _MIGRATIONS[version:]:
             migration(connection)
-        connection.execute(update(_SCHEMA).values(version=len(_MIGRATIONS)))
+        connection.execute(update(SCHEMA).values(version=len(_MIGRATIONS)))
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

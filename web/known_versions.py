@@ -9,7 +9,8 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, insert, select, update
 
 from artifact_sync.records import VersionRecord
-from web.database import KNOWN_VERSIONS, Database
+from web.database import Database
+from web.tables import KNOWN_VERSIONS
 
 
 class KnownVersions:

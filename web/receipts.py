@@ -14,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from artifact_sync.errors import NotFoundError, RefusedError
 from artifact_sync.records import Receipt
-from web.database import KEPT_PHOTOS, RECEIPTS, Database
+from web.database import Database
+from web.tables import KEPT_PHOTOS, RECEIPTS
 
 
 @dataclass(frozen=True)
