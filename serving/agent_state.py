@@ -47,7 +47,7 @@ class Baking(FrozenModel):
 
 
 class Failure(FrozenModel):
-    """Why a release is not served here, and when it is tried again (None: never on its own)."""
+    """Why a release is not served here, and when it is tried again."""
 
     release: Number
     version: Number | None
@@ -55,7 +55,15 @@ class Failure(FrozenModel):
     outcome: Outcome
     detail: str
     attempts: Annotated[int, Field(ge=1)]
-    retry_at: Timestamp | None
+    retry_at: Timestamp
+
+
+class Withdrawal(FrozenModel):
+    """A person's decision on this host: the release and its stable version are not served here again."""
+
+    release: Number
+    version: Number
+    reason: str
 
 
 class Said(FrozenModel):
@@ -81,6 +89,7 @@ class AgentState(Record):
     last_good: Number | None = None
     baking: Baking | None = None
     failure: Failure | None = None
+    withdrawal: Withdrawal | None = None
     offered: tuple[Number, ...] = ()
     said: Said | None = None
 
@@ -108,7 +117,7 @@ def after_acceptance(
     if is_fallback:
         changes["baking"] = None
     else:
-        changes["failure"] = None
+        changes |= {"failure": None, "withdrawal": None}
         if before is not None and before.stable != accepted.stable:
             changes["last_good"] = before.stable
             until = now + timedelta(seconds=bake_seconds)
@@ -151,13 +160,5 @@ def after_withdrawal(state: AgentState, *, reason: str) -> AgentState:
     accepted = state.accepted
     if accepted is None:
         return state
-    failure = Failure(
-        release=accepted.release,
-        version=accepted.stable,
-        cause="withdrawn",
-        outcome="failed",
-        detail=reason,
-        attempts=1,
-        retry_at=None,
-    )
-    return state.model_copy(update={"failure": failure})
+    withdrawal = Withdrawal(release=accepted.release, version=accepted.stable, reason=reason)
+    return state.model_copy(update={"withdrawal": withdrawal})

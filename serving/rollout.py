@@ -67,7 +67,8 @@ def plan(situation: Situation) -> Step:
 
 
 def _target(s: Situation) -> Target:
-    if s.desired is not None and s.failure is None and not s.blocked & set(s.desired.versions):
+    is_held_back = s.failure is not None or s.withdrawal is not None
+    if s.desired is not None and not is_held_back and not s.blocked & set(s.desired.versions):
         return Target(labels=release_labels(s.desired), release=s.desired)
     accepted = s.state.accepted
     if accepted is None:
@@ -199,9 +200,10 @@ _DECISIONS: tuple[Callable[[Situation, Target], Step | None], ...] = (
     _move,
     _record,
     _unload,
-    _acknowledge,
     _mend_last_good,
     _remove,
+    # Last, when everything that can go wrong in a tick has: else two words would take turns.
+    _acknowledge,
 )
 
 

@@ -52,6 +52,9 @@ def _current(
         return None
     if failure is not None and failure.release == desired.number:
         return Acknowledge(desired.number, desired.sha256, failure.outcome, failure.cause, failure.detail)
+    withdrawal = state.withdrawal
+    if withdrawal is not None and withdrawal.release == desired.number:
+        return Acknowledge(desired.number, desired.sha256, "failed", "withdrawn", withdrawal.reason)
     if accepted is None or accepted.release != desired.number or accepted.labels != wanted:
         return None
     return Acknowledge(desired.number, desired.sha256, "serving", "", f"Serves {described(accepted.labels)}.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from artifact_sync.records import ReleaseRecord
-from serving.agent_state import AgentState, Failure
+from serving.agent_state import AgentState, Failure, Withdrawal
 from serving.model_server import VersionState
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_steps import Step
@@ -71,13 +71,21 @@ class Situation:
         failure = self.state.failure
         if failure is None or (self.desired is not None and self.desired.number != failure.release):
             return None
-        return failure if failure.retry_at is None or self.now < failure.retry_at else None
+        return failure if self.now < failure.retry_at else None
+
+    @property
+    def withdrawal(self) -> Withdrawal | None:
+        """A person's decision against the release, as long as no newer one is there."""
+        withdrawal = self.state.withdrawal
+        is_past = withdrawal is None or (self.desired is not None and self.desired.number != withdrawal.release)
+        return None if is_past else withdrawal
 
     def is_usable(self, version: int) -> bool:
         """Whether the server answers with the version, or could be told to load it now."""
-        failure = self.failure
+        failure, withdrawal = self.failure, self.withdrawal
         is_at_fault = failure is not None and failure.version == version
-        if failure is not None and is_at_fault and failure.cause in {"withdrawn", "golden"}:
+        is_wrong = is_at_fault and failure is not None and failure.cause == "golden"
+        if is_wrong or (withdrawal is not None and withdrawal.version == version):
             return False
         return version in self.available or (version in self.verified and not is_at_fault)
 

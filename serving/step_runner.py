@@ -8,7 +8,7 @@ whole, and the state says beforehand what the server is about to be told.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +64,7 @@ class StepRunner:
         state_file: what the agent remembers.
         versions: where signed version records come from; None while the bucket is not to be had.
         began_seconds: the clock's monotonic seconds when the tick began.
+        beyond_repair: damaged versions that the bucket could not mend either.
     """
 
     registry: Registry
@@ -74,6 +75,7 @@ class StepRunner:
     state_file: StateFile
     versions: VersionSource | None = None
     began_seconds: float = 0.0
+    beyond_repair: set[int] = field(default_factory=set)
 
     def run(self, step: Step) -> None:
         """Carry out one step.

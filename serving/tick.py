@@ -14,15 +14,15 @@ from artifact_sync.errors import LiftgateError, ModelServerError, StoreError, Tr
 from artifact_sync.records import ReleaseRecord
 from serving.agent_state import AgentState, after_failure
 from serving.model_server import VersionState
-from serving.rollout import plan, release_labels
+from serving.rollout import plan
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_situation import Situation
 from serving.rollout_steps import KeepForBake, Nothing, ProbeVersion, PullVersion, Step
 from serving.server_driver import StopRequestedError
 from serving.start_config import read_start_config, versions_named
 from serving.step_runner import StepRunner, VersionSource
-from serving.tick_report import StepReport, TickOutcome, TickReport
-from serving.tick_trouble import classify, exit_code_of, from_os_error, is_about_release, version_at_fault
+from serving.tick_report import StepReport, TickReport
+from serving.tick_trouble import classify, from_os_error, is_about_release, outcome_of, version_at_fault
 
 _MAX_STEPS = 50
 
@@ -146,7 +146,7 @@ class Tick:
             on_disk=on_disk,
             verified=verified,
             proved=frozenset(self._proved),
-            blocked=frozenset(self._blocked),
+            blocked=frozenset(self._blocked) | (runner.beyond_repair - desired),
             done=tuple(self._done),
             is_config_safe=named <= verified,
             is_config_current=config == runner.start_config(),
@@ -182,14 +182,21 @@ class Tick:
         self._steps.append(StepReport(type(step).__name__, str(step), seconds, error))
 
     def _went_wrong(self, step: Step, error: LiftgateError, situation: Situation) -> None:
-        self._keep_error(error)
+        is_of_release = is_about_release(step, error, situation=situation)
         if isinstance(step, PullVersion):
             self._blocked.add(step.version)
         if isinstance(error, StoreError):
+            self._keep_error(error)
             self._is_bucket_reachable = False
             return
+        if isinstance(step, PullVersion) and not is_of_release:
+            # Only the way back is damaged. It is said, and not downloaded again at every look.
+            self._runner.beyond_repair.add(step.version)
+            self._notes.append(str(error))
+            return
+        self._keep_error(error)
         trouble = classify(step, error)
-        if not is_about_release(step, error, situation=situation):
+        if not is_of_release:
             self._trouble = self._trouble or trouble
             return
         state, settings = self._runner.state_file.state, self._runner.settings
@@ -214,12 +221,13 @@ class Tick:
 
     def _report(self, situation: Situation, ending: Step) -> TickReport:
         runner, failure = self._runner, situation.state.failure
-        outcome, exit_code = self._outcome(situation)
+        outcome, exit_code = outcome_of(situation, error=self._error, is_stopped=self._is_stopped)
         said = [*self._notes]
         if failure is not None and situation.desired is not None and failure.release == situation.desired.number:
-            retry = f"It is tried again after {failure.retry_at:%H:%M:%S} UTC." if failure.retry_at else ""
             said += [failure.detail] if failure.detail not in said else []
-            said += [retry] if retry else []
+            said.append(f"It is tried again after {failure.retry_at:%H:%M:%S} UTC.")
+        if situation.withdrawal is not None:
+            said.append(f"Release {situation.withdrawal.release} was withdrawn here: {situation.withdrawal.reason}.")
         said.append(str(ending))
         return TickReport(
             model=runner.registry.model,
@@ -234,21 +242,6 @@ class Tick:
             seconds=round(self._clock.monotonic() - runner.began_seconds, 3),
             exit_code=exit_code,
         )
-
-    def _outcome(self, situation: Situation) -> tuple[TickOutcome, int]:
-        failure, desired = situation.state.failure, situation.desired
-        if self._is_stopped:
-            return "stopped", 0
-        if situation.server is None or not self._is_bucket_reachable:
-            return "unreachable", self._error.exit_code if self._error is not None else 0
-        if situation.trouble is not None:
-            return situation.trouble.outcome, exit_code_of(situation.trouble.cause)
-        if desired is not None and failure is not None and failure.release == desired.number:
-            return failure.outcome, exit_code_of(failure.cause)
-        if self._error is not None:
-            return "failed", self._error.exit_code
-        is_served = desired is not None and dict(situation.labels) == release_labels(desired)
-        return ("serving", 0) if is_served else ("idle", 0)
 
 
 def _accepted_release(state: AgentState) -> int:

@@ -18,10 +18,12 @@ from artifact_sync.errors import (
     TrustError,
 )
 from serving.agent_state import Cause, Outcome
+from serving.rollout import release_labels
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_situation import Situation
 from serving.rollout_steps import LoadVersions, MoveLabels, ProbeVersion, PullVersion, Step
 from serving.server_driver import VersionRejectedError
+from serving.tick_report import TickOutcome
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _EXIT_CODES: dict[Cause, int] = {
@@ -79,9 +81,23 @@ def version_at_fault(step: Step, error: LiftgateError) -> int | None:
     return step.version if isinstance(step, PullVersion | ProbeVersion) else None
 
 
-def exit_code_of(cause: Cause) -> int:
-    """Return the exit code that documents a cause."""
-    return _EXIT_CODES[cause]
+def outcome_of(situation: Situation, *, error: LiftgateError | None, is_stopped: bool) -> tuple[TickOutcome, int]:
+    """Return what became of a tick that ended in `situation`, and the exit code that documents it."""
+    failure, desired = situation.state.failure, situation.desired
+    code = error.exit_code if error is not None else 0
+    outcome: TickOutcome = "failed"
+    if is_stopped:
+        outcome, code = "stopped", 0
+    elif situation.server is None or not situation.is_bucket_reachable:
+        outcome = "unreachable"
+    elif situation.trouble is not None:
+        outcome, code = situation.trouble.outcome, _EXIT_CODES[situation.trouble.cause]
+    elif desired is not None and failure is not None and failure.release == desired.number:
+        outcome, code = failure.outcome, _EXIT_CODES[failure.cause]
+    elif error is None and situation.withdrawal is None:
+        is_served = desired is not None and dict(situation.labels) == release_labels(desired)
+        outcome = "serving" if is_served else "idle"
+    return outcome, code
 
 
 def from_os_error(error: OSError) -> LiftgateError:

@@ -275,6 +275,28 @@ def test_a_damaged_directory_is_not_loaded_by_a_restart_while_the_bucket_is_away
     assert agent.tick().served == {"stable": 2}
 
 
+def test_a_way_back_that_cannot_be_mended_is_said_and_not_downloaded_at_every_look(
+    lab: Any, agent_lab: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = lab.agent()
+    agent.tick()
+    (lab.model_dir / "1" / agent_lab.WEIGHTS).write_bytes(b"9.9")
+    blob = lab.blob(1, agent_lab.WEIGHTS)
+    blob.chmod(0o644)
+    blob.write_bytes(b"9.9")
+    report = agent.tick()
+    assert (report.outcome, report.served, steps(report)) == (
+        "serving",
+        {"stable": 2},
+        ["PullVersion", "RemoveVersions"],
+    )
+    assert "is not what was signed" in report.detail
+    assert steps(agent.tick()) == []
+    assert [said.outcome for said in lab.acknowledgements(2)] == ["serving"]
+    lab.publish(1)
+    assert agent.tick().outcome == "refused", "it is tried again when a release names it"
+
+
 @pytest.mark.parametrize("is_bucket_tampered", [False, True])
 def test_a_new_process_reads_every_byte_again(lab: Any, agent_lab: ModuleType, is_bucket_tampered: bool) -> None:
     agent = lab.agent()

@@ -15,6 +15,7 @@ from serving.agent_state import (
     Baking,
     Failure,
     Said,
+    Withdrawal,
     after_acceptance,
     after_failure,
     after_withdrawal,
@@ -61,7 +62,8 @@ def test_the_record_survives_a_round_trip() -> None:
         accepted=Accepted(release=9, release_sha256=DIGEST, stable=4, canary=5, since=NOW),
         last_good=3,
         baking=Baking(version=3, until=NOW),
-        failure=Failure(release=9, version=4, cause="golden", outcome="failed", detail="no", attempts=2, retry_at=None),
+        failure=Failure(release=9, version=4, cause="golden", outcome="failed", detail="no", attempts=2, retry_at=NOW),
+        withdrawal=Withdrawal(release=9, version=4, reason="users complain"),
         offered=(3, 4),
         said=Said(release=9, outcome="serving", cause="", serving_version=4),
     )
@@ -114,10 +116,12 @@ def test_another_release_starts_with_the_short_pause() -> None:
     assert state.failure.attempts == 1
 
 
-def test_a_withdrawal_is_never_tried_again_on_its_own() -> None:
+def test_a_withdrawal_holds_until_another_release_is_accepted() -> None:
     state = after_withdrawal(accept(FRESH, 1, stable=7), reason="users complain")
-    assert state.failure is not None
-    assert (state.failure.version, state.failure.cause, state.failure.retry_at) == (7, "withdrawn", None)
+    assert state.withdrawal == Withdrawal(release=1, version=7, reason="users complain")
+    assert fail(state, 1).withdrawal == state.withdrawal, "a failure of the way back does not undo it"
+    assert accept(state, 1, is_fallback=True, stable=3).withdrawal == state.withdrawal
+    assert accept(state, 2, stable=7).withdrawal is None
     assert after_withdrawal(FRESH, reason="nothing to withdraw") == FRESH
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifact_sync.records import ReleaseRecord, TrafficShare
-from serving.agent_state import Accepted, AgentState, Baking, Failure, Said
+from serving.agent_state import Accepted, AgentState, Baking, Failure, Said, Withdrawal
 from serving.model_server import VersionState
 from serving.rollout import plan, release_labels
 from serving.rollout_acknowledgement import Trouble
@@ -54,7 +54,7 @@ def accepted(number: int, stable: int, *, canary: int | None = None) -> Accepted
     return Accepted(release=number, release_sha256=digest, stable=stable, canary=canary, since=NOW)
 
 
-def failure(number: int, version: int | None, *, cause: str = "load", retry_at: datetime | None = LATER) -> Failure:
+def failure(number: int, version: int | None, *, cause: str = "load", retry_at: datetime = LATER) -> Failure:
     return Failure(
         release=number, version=version, cause=cause, outcome="failed", detail="it broke", attempts=1, retry_at=retry_at
     )
@@ -203,12 +203,15 @@ def test_a_withdrawn_version_gives_way_although_it_answers() -> None:
         model="shapes",
         accepted=accepted(2, 2),
         last_good=1,
-        failure=failure(2, 2, cause="withdrawn", retry_at=None),
+        withdrawal=Withdrawal(release=2, version=2, reason="users complain"),
         offered=(1, 2),
     )
     withdrawn = replace(IN_MEMORY_2, state=state, labels={"stable": 2}, desired=None, is_bucket_reachable=False)
     assert plan(withdrawn) == ProbeVersion(1)
     assert plan(replace(withdrawn, proved=frozenset({1}))) == MoveLabels(versions=(1, 2), labels={"stable": 1})
+    known = replace(withdrawn, desired=release(2, 2), proved=frozenset({1}))
+    assert isinstance(plan(known), MoveLabels), "the release does not come back with the bucket"
+    assert isinstance(plan(replace(known, desired=release(3, 2))), RecordServing), "a newer one that names it does"
 
 
 def test_a_version_that_failed_its_golden_examples_is_not_proved_again_in_the_same_breath() -> None:
@@ -327,15 +330,17 @@ def situations(draw: st.DrawFn) -> Situation:
     was = draw(st.none() | VERSIONS)
     failed = draw(st.none() | VERSIONS)
     bakes = draw(st.none() | VERSIONS)
+    withdrawn = draw(st.none() | VERSIONS)
     state = AgentState(
         model="shapes",
         accepted=accepted(1, was) if was else None,
         last_good=draw(st.none() | VERSIONS),
         baking=Baking(version=bakes, until=draw(st.sampled_from([NOW, LATER]))) if bakes else None,
-        failure=failure(
-            draw(st.sampled_from([1, 2])), failed, cause=draw(st.sampled_from(["load", "golden", "withdrawn"]))
-        )
+        failure=failure(draw(st.sampled_from([1, 2])), failed, cause=draw(st.sampled_from(["load", "golden"])))
         if failed
+        else None,
+        withdrawal=Withdrawal(release=draw(st.sampled_from([1, 2])), version=withdrawn, reason="no")
+        if withdrawn
         else None,
         offered=tuple(sorted(draw(SETS))),
     )
