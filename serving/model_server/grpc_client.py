@@ -205,7 +205,8 @@ class GrpcModelServer:
                 f"The model server at {self.target} did not answer {verb} of model {model} within "
                 f"{timeout_seconds:g} s. Look at its load and its log; ask again later."
             )
-        if code is grpc.StatusCode.UNAVAILABLE:
+        # Nothing here cancels a call, so CANCELLED is a server, or this client, that closes.
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return ModelServerUnavailableError(
                 f"The model server at {self.target} cannot be reached ({details}). "
                 f"Check that it runs and listens at that address; ask again later."
