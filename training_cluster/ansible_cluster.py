@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from artifact_sync.errors import PreflightError, SettingsError, TrainingError
+from artifact_sync.errors import PreflightError, SettingsError, TrainingError, TrustError
 from artifact_sync.run_folder import RunFolder
 from training_cluster.attachment import Attachment, ask, attachment_path, bring_home
 from training_cluster.cluster import TrainingRequest, TrainingState
@@ -58,7 +58,7 @@ class AnsibleCluster:
             TrainingError: the playbook failed otherwise.
             SettingsError: there is no such inventory, playbook or configuration.
         """
-        if request.run_folder.is_complete:
+        if request.run_folder.is_complete or self._goes_on(request):
             return
         self._require_paths(request)
         report = attachment_path(request.runs_dir.absolute(), request.run_id).with_name("preflight.json")
@@ -114,6 +114,14 @@ class AnsibleCluster:
 
     def _attachment(self, request: TrainingRequest) -> Attachment | None:
         return Attachment.load(attachment_path(request.runs_dir.absolute(), request.run_id))
+
+    def _goes_on(self, request: TrainingRequest) -> bool:
+        """Return whether the run needs no start; that some other host is down now must not keep us from it."""
+        try:
+            return self.state(request).status in ("running", "complete")
+        except (TrainingError, TrustError):
+            # The playbook looks at every host and tells all that is wrong.
+            return False
 
     def _require_paths(self, request: TrainingRequest) -> None:
         playbook = self._ansible_dir / "playbooks" / "train.yml"

@@ -100,6 +100,8 @@ def test_a_second_controller_finds_the_run_where_it_goes_on(
     attachment = json.loads((request.runs_dir / ".launch" / "found-again" / "attachment.json").read_text())
     assert attachment["host"] == "gpu2"
     wait_until(both, request, "running", step=1)
+    # Attaching asks nothing of the other host, which may be down.
+    ssh_cluster(gpu1, gpu2, pinned=gpu2.known_hosts_line).start(request)
     assert gpu2.run("cat /srv/liftgate/runs/found-again/starts").stdout == "0\n"
     both.stop(request)
 
