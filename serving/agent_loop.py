@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import signal
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,32 +24,38 @@ from serving.tick_report import TickReport
 
 _LOG = logging.getLogger("liftgate.agent")
 _LOCK_NAME = ".agent.lock"
+_LOOK_SECONDS = 0.1
 
 
 class Wakeup:
-    """The process's signals: whether to stop, and a sleep that they cut short."""
+    """The process's signals: whether to stop, and a sleep that they cut short.
+
+    Plain flags, looked at often: a signal's handler may run while the main thread holds the lock of
+    a `threading.Event`, and would wait for it for ever.
+    """
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._is_stopping = False
+        self._is_woken = False
 
     def should_stop(self) -> bool:
         """Return whether the process was asked to end."""
-        return self._stop.is_set()
+        return self._is_stopping
 
     def stop(self) -> None:
         """Ask the process to end between two steps."""
-        self._stop.set()
-        self._wake.set()
+        self._is_stopping = True
 
     def wake(self) -> None:
         """Cut the present sleep, or the next one, short."""
-        self._wake.set()
+        self._is_woken = True
 
     def sleep(self, seconds: float) -> None:
         """Wait for `seconds` or for a signal."""
-        self._wake.wait(seconds)
-        self._wake.clear()
+        deadline = time.monotonic() + seconds
+        while not (self._is_stopping or self._is_woken) and time.monotonic() < deadline:
+            time.sleep(max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic())))
+        self._is_woken = False
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from artifact_sync.errors import AlreadyExistsError, ModelServerError, NotFoundE
 from serving.model_server import model_config_text
 from serving.server_process import BINARY_VARIABLE
 
-BINARY_NAME = "tensorflow_model_server"
+_BINARY_NAME = "tensorflow_model_server"
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _LONGEST_SOCKET_PATH = 107
 _VERSION = re.compile(r"TensorFlow ModelServer: (\S+)")
@@ -71,11 +71,11 @@ def find_binary(environment: Mapping[str, str]) -> Path:
         NotFoundError: there is none.
     """
     named = environment.get(BINARY_VARIABLE)
-    found = shutil.which(named or BINARY_NAME, path=environment.get("PATH", os.defpath))
+    found = shutil.which(named or _BINARY_NAME, path=environment.get("PATH", os.defpath))
     if found is None:
         where = f"{BINARY_VARIABLE} names {named!r}, which cannot be executed" if named else "it is not on the PATH"
         raise NotFoundError(
-            f"No {BINARY_NAME}: {where}. Install it from Google's apt repository or container image, or run "
+            f"No {_BINARY_NAME}: {where}. Install it from Google's apt repository or container image, or run "
             "`liftgate model-server`, which speaks the same protocols."
         )
     return Path(found).absolute()
@@ -93,7 +93,7 @@ def binary_version(binary: Path) -> str:
         raise ModelServerError(f"{binary} does not run: {error}.") from None
     match = _VERSION.search(done.stdout)
     if match is None:
-        raise ModelServerError(f"{binary} --version does not answer as {BINARY_NAME} does: {done.stdout[:200]!r}.")
+        raise ModelServerError(f"{binary} --version does not answer as {_BINARY_NAME} does: {done.stdout[:200]!r}.")
     return match[1]
 
 
