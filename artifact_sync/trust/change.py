@@ -14,6 +14,7 @@ from typing import ClassVar
 from tuf.api.metadata import Root, Targets
 
 from artifact_sync.canonical import Record, Timestamp
+from artifact_sync.errors import RefusedError
 from artifact_sync.records import ModelName
 from artifact_sync.trust.checking import count_signatures, parse
 from artifact_sync.trust.keys import Signer
@@ -69,7 +70,11 @@ def sign_change(change: TrustChange, signer: Signer, *, view: TrustedView | None
     """Return the change with every signature that this key can give: as a holder to be, or as one until now.
 
     Signing a root or targets as a holder until now is what lets every host follow without a gap.
+
+    Raises:
+        RefusedError: the change holds more than its roles say, such as a version that nobody approved.
     """
+    _check_plain(change, view=view)
     holders = [change.roles, *([view.roles] if view is not None else [])]
     root_keys = {key.key_id for roles in holders for key in roles.root}
     approver_keys = {key.key_id for roles in holders for key in roles.approvers}
@@ -87,6 +92,22 @@ def missing_signatures(change: TrustChange, *, view: TrustedView | None) -> tupl
     missing += _missing(change.root, change.root_file, kind=Root, who="new root keys")
     missing += _missing(change.root, change.targets_file, kind=Targets, who="new approvers")
     return tuple(missing)
+
+
+def _check_plain(change: TrustChange, *, view: TrustedView | None) -> None:
+    """Make both documents anew from the roles that a person is shown, and compare."""
+    roles, root, targets = change.roles, change.root, change.targets
+    before = (0, 0) if view is None else (view.root.version, view.targets.version)
+    versions = {} if view is None else view.targets.targets
+    expected = (
+        roles.root_document(number=before[0] + 1, expires=root.expires),
+        roles.targets_document(versions, number=before[1] + 1, expires=targets.expires),
+    )
+    if [payload_of(document) for document in expected] != [payload_of(root), payload_of(targets)]:
+        raise RefusedError(
+            "Signing the change of keys refused: it holds more than a change of keys, or was drafted from another "
+            "state than the bucket's. Draft it anew with `liftgate keys rotate`, and ask who handed you this one."
+        )
 
 
 def _missing(delegator: Root, file: str, *, kind: type[SignedT], who: str) -> list[str]:

@@ -9,9 +9,11 @@ from artifact_sync.errors import ExpiredError, LostRaceError, RefusedError, Sett
 from artifact_sync.records import ReleaseRecord
 from artifact_sync.trust.ceremony import initialise_trust, publish_initial, publish_rotation, rotate_trust
 from artifact_sync.trust.change import TrustChange, draft_change, missing_signatures, sign_change
+from artifact_sync.trust.lists import target_file
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.reader import TrustedReader
 from artifact_sync.trust.roles import Expiries, Roles
+from artifact_sync.trust.signing import with_signatures
 
 ALL = ("root-1", "alice", "bob", "carol", "releaser", "mallory")
 
@@ -112,6 +114,27 @@ def test_a_change_for_another_model_is_refused(site) -> None:
     site.model = "cats"
     with pytest.raises(RefusedError, match="it is for model 'faces', this bucket's is 'cats'"):
         publish_initial(change, site.registry, signers(site), now=site.now)
+
+
+def test_a_change_that_hides_a_version_is_not_signed(site) -> None:
+    view = site.reader().refresh()
+    change = draft_change(site.roles, model="photos", now=site.now, view=view)
+    hidden = target_file("versions/000001.json", b"never approved")
+    targets = site.roles.targets_document({hidden.path: hidden}, number=2, expires=site.now + timedelta(days=9))
+    forged = change.model_copy(update={"targets_file": with_signatures(targets, {}).decode()})
+    with pytest.raises(RefusedError, match="it holds more than a change of keys"):
+        sign_change(forged, site.keys["alice"], view=view)
+
+
+def test_a_change_that_hides_another_holder_is_not_signed(site) -> None:
+    change = draft_change(site.roles, model="photos", now=site.now, view=None)
+    root = roles_with(site, releaser=site.keys["mallory"].public).root_document(
+        number=1, expires=site.now + timedelta(days=9)
+    )
+    forged = change.model_copy(update={"root_file": with_signatures(root, {}).decode()})
+    assert forged.roles == site.roles, "a person is shown the right releaser"
+    with pytest.raises(RefusedError, match="it holds more than a change of keys"):
+        sign_change(forged, site.keys["root-1"], view=None)
 
 
 def test_roles_that_cannot_be_met_are_refused(site) -> None:
