@@ -345,6 +345,29 @@ def test_pulls_at_the_same_time_end_in_one_good_version(world: World, tmp_path: 
     assert world.visible == ["7"]
 
 
+def test_a_pull_that_waited_for_one_that_was_killed_takes_over(world: World) -> None:
+    world.models.mkdir(parents=True)
+    lock = world.models / ".pull.lock"
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+            "print('held', flush=True); time.sleep(600)",
+            str(lock),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    with holder, ThreadPoolExecutor(1) as pool:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        waiting = pool.submit(world.pull)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        holder.kill()
+        assert not find_differences(waiting.result(), world.files)
+
+
 def test_pulls_of_threads_of_one_process_end_in_one_good_version(world: World) -> None:
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: world.pull(), range(4)))

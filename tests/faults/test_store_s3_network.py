@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import AlreadyExistsError, IntegrityError, NotFoundError, StoreError
-from artifact_sync.manifest import build_manifest
+from artifact_sync.manifest import build_manifest, verify_manifest
+from artifact_sync.pull import pull_version
 from artifact_sync.push import push_export
+from artifact_sync.records import VersionRecord
 from artifact_sync.registry import Registry
 from artifact_sync.s3_store import S3Store
 from artifact_sync.settings import StoreSettings, open_store
@@ -166,7 +168,9 @@ def proxy(server: LocalS3, credentials: None) -> Iterator[HarmfulProxy]:
 @pytest.fixture
 def store(proxy: HarmfulProxy, tmp_path: Path) -> S3Store:
     prefix = f"tests/{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]}"
-    return S3Store("models", prefix, proxy.endpoint_url, multipart_threshold_bytes=5 * MIB, workers=2, retry_seconds=10)
+    return S3Store(
+        "models", prefix, proxy.endpoint_url, multipart_threshold_bytes=5 * MIB, workers=2, retry_seconds=120
+    )
 
 
 @pytest.fixture(scope="module")
@@ -435,6 +439,26 @@ def _push_and_kill(proxy: HarmfulProxy, export: Path, prefix: str, *, at_request
     child = subprocess.Popen([sys.executable, "-c", PUSH, proxy.endpoint_url, str(export), prefix])
     is_started.set()
     return child.wait() == -signal.SIGKILL
+
+
+def test_a_version_crosses_a_bad_network_whole(
+    proxy: HarmfulProxy, store: S3Store, tmp_path: Path, large: Path
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    randomness = random.Random(seed)
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "saved_model.pb").write_bytes(b"graph")
+    (export / "weights").write_bytes(large.read_bytes())
+    files = build_manifest(export)
+    version = VersionRecord.model_construct(model="m", version=7, manifest=files)
+    registry = Registry(store, model="m")
+    harms = ["", "", "", "cut", "drop-before", "drop-after", "flip", "500 InternalError", "503 SlowDown"]
+    proxy.reset(lambda number, method, path: randomness.choice(harms) if number < 25 else "")
+    assert push_export(registry, export, files).uploaded_files == 2
+    proxy.reset(lambda number, method, path: randomness.choice(harms) if number < 12 else "")
+    verify_manifest(pull_version(registry, version, models_dir=tmp_path / "models"), files)
 
 
 def test_sixteen_writers_through_a_bad_network_have_one_winner_a_key(proxy: HarmfulProxy, store: S3Store) -> None:
