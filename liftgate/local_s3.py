@@ -49,6 +49,8 @@ _QUIET_OPTIONS = (
     "-s3.port.lance=0",
 )
 _START_ATTEMPTS = 3
+# SeaweedFS puts its sockets here, named by their ports, whatever TMPDIR says.
+_SOCKETS = Path("/tmp")  # noqa: S108
 
 
 class LocalS3:
@@ -71,6 +73,7 @@ class LocalS3:
         self.access_key = f"local{secrets.token_hex(8)}"
         self.secret_key = secrets.token_hex(20)
         self.process: subprocess.Popen[bytes] | None = None
+        self._ports: tuple[int, ...] = ()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -107,6 +110,7 @@ class LocalS3:
 
     def _start(self, program: str) -> bool:
         ports = dict(zip(_PORT_OPTIONS, _free_ports(len(_PORT_OPTIONS)), strict=True))
+        self._ports = tuple(ports.values())
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
         options = [f"-{name}={port}" for name, port in ports.items()]
         secrets_in_environment = {**os.environ, **self.environment, "S3_BUCKET": self.bucket}
@@ -143,6 +147,9 @@ class LocalS3:
         self.process.kill()
         self.process.wait()
         self.process = None
+        for port in self._ports:
+            for leftover in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                leftover.unlink(missing_ok=True)
 
     def _log_tail(self) -> str:
         text = (self.directory / "weed.log").read_text(encoding="utf-8", errors="replace")
