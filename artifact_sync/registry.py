@@ -172,6 +172,12 @@ def _turn_of(key: str) -> int:
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 1
 
 
+def _host_and_attempt(key: str) -> tuple[str, int]:
+    # "<host>.json" is the first word of a host, "<host>.2.json" the second; sorted as text, 10 comes before 2.
+    host, _, attempt = key.rpartition("/")[2].removesuffix(".json").partition(".")
+    return host, int(attempt) if attempt.isdecimal() else 1
+
+
 def _plain_name(host: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", host).strip("-")
     if not plain:

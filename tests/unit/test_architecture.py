@@ -16,9 +16,9 @@ PACKAGES = ("artifact_sync", "liftgate", "serving", "training_cluster", "validat
 REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 # Who may import a heavy or foreign library, and where it may never appear.
 MAY_IMPORT = {
-    "boto3": {"artifact_sync/s3_store.py"},
-    "botocore": {"artifact_sync/s3_store.py", "artifact_sync/s3_errors.py", "artifact_sync/s3_reader.py"},
-    "paramiko": {"training_cluster/ssh.py"},
+    "boto3": {"artifact_sync/s3_"},
+    "botocore": {"artifact_sync/s3_"},
+    "paramiko": {"training_cluster/ssh.py", "training_cluster/sftp_fetch.py"},
     "flask": {"web/"},
     "tensorflow": {"training_cluster/", "serving/embedded_server/", "validation/"},
     "keras": {"training_cluster/"},
