@@ -132,7 +132,6 @@ class Execution:
         threads = {
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
-            "workers": self.workers.count,
         }
         devices = tuple(
             str(tf.config.experimental.get_device_details(device).get("device_name", device.name))
@@ -151,7 +150,7 @@ class Execution:
             config_sha256=start.config_sha256,
             seed=self.config.execution.seed,
             is_deterministic=self.config.execution.is_deterministic,
-            environment=environment(threads=threads),
+            environment=environment(threads=threads) | {"workers": str(self.workers.count)},
             hardware=hardware(accelerators=devices),
             metrics=metrics,
             labels=self.manifest.labels,

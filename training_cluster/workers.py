@@ -25,6 +25,8 @@ class Workers:
         self.strategy = strategy
         self.count = count
         self.index = index
+        # Made once: a new function would be traced anew at each question.
+        self._add = tf.function(self._add_over_replicas)
 
     @classmethod
     def join(cls) -> Workers:
@@ -70,13 +72,18 @@ class Workers:
         return self._sum(tf.constant(mine), once=True).numpy().astype(array.dtype)
 
     def _sum(self, value: Any, *, once: bool = False) -> Any:
-        def reduce() -> Any:
+        """Return the sum over all replicas, or over the first replica of each worker."""
+        return self._add(value, tf.constant(once))
+
+    def _add_over_replicas(self, value: Any, once: Any) -> Any:
+        def reduce(value: Any, once: Any) -> Any:
             context = tf.distribute.get_replica_context()
-            first = context.replica_id_in_sync_group % (context.num_replicas_in_sync // self.count) == 0
-            counted = tf.cast(first, value.dtype) if once else tf.ones([], value.dtype)
+            is_first = context.replica_id_in_sync_group % (context.num_replicas_in_sync // self.count) == 0
+            counted = tf.cast(tf.logical_or(is_first, tf.logical_not(once)), value.dtype)
             return context.all_reduce(tf.distribute.ReduceOp.SUM, value * counted)
 
-        return self.strategy.experimental_local_results(self.strategy.run(tf.function(reduce)))[0]
+        sums = self.strategy.run(reduce, args=(value, once))
+        return self.strategy.experimental_local_results(sums)[0]
 
 
 def _from_tf_config(text: str) -> tuple[int, int]:

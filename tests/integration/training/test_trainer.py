@@ -58,7 +58,7 @@ def test_a_run_learns_the_digits_and_describes_itself(training: Any) -> None:
     assert run.config["execution"]["seed"] == run.seed == 1
     assert run.environment["keras"]
     assert run.environment["onednn"]
-    assert {"intra_op_threads", "inter_op_threads", "workers_threads"} <= run.environment.keys()
+    assert {"intra_op_threads", "inter_op_threads", "workers"} <= run.environment.keys()
     verify_manifest(folder.export, folder.read_manifest())
     lines = [json.loads(line) for line in (folder.path / "progress.jsonl").read_text().splitlines()]
     assert [lines[0]["event"], lines[-1]["event"]] == ["started", "complete"]
