@@ -57,7 +57,7 @@ format: setup ## Format the source
 .PHONY: lock
 lock: setup ## Resolve requirements/lock.txt anew from setup.cfg
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
-	    --override requirements/overrides.txt --no-header --output-file requirements/lock.txt setup.cfg requirements/embedded.in
+	    --override requirements/overrides.txt --no-header --output-file requirements/lock.txt setup.cfg requirements/contract.in
 
 .PHONY: clean
 clean: ## Remove the environment, caches and what the demo left

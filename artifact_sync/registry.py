@@ -130,11 +130,10 @@ class Registry:
         raise InputError(f"Host {host} has acknowledged release {acknowledgement.release} 10,000 times; look at it.")
 
     def acknowledgements(self, release: int) -> tuple[Acknowledgement, ...]:
-        """Return every acknowledgement of a release in the order of hosts, then of time written."""
+        """Return every acknowledgement of a release in the order of hosts, then as they were written."""
         prefix = f"{self.model}/acknowledgements/{release:06d}/"
-        found = sorted(self.store.list(prefix), key=lambda info: _turn_of(info.key))
-        records = [Acknowledgement.from_json(read_bytes(self.store, info.key, max_bytes=1024 * 1024)) for info in found]
-        return tuple(sorted(records, key=lambda record: (record.host, record.at)))
+        keys = sorted((info.key for info in self.store.list(prefix)), key=_host_and_turn)
+        return tuple(Acknowledgement.from_json(read_bytes(self.store, key, max_bytes=1024 * 1024)) for key in keys)
 
     # Feedback: what people corrected.
 
@@ -166,16 +165,10 @@ def _day(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d")
 
 
-def _turn_of(key: str) -> int:
-    """Return 1 for `<host>.json`, n for `<host>.<n>.json`: times are whole seconds and can be equal."""
-    parts = key.rpartition("/")[2].split(".")
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 1
-
-
-def _host_and_attempt(key: str) -> tuple[str, int]:
-    # "<host>.json" is the first word of a host, "<host>.2.json" the second; sorted as text, 10 comes before 2.
-    host, _, attempt = key.rpartition("/")[2].removesuffix(".json").partition(".")
-    return host, int(attempt) if attempt.isdecimal() else 1
+def _host_and_turn(key: str) -> tuple[str, int]:
+    # "<host>.json" comes first, then "<host>.2.json"; as text, 10 would come before 2, and clocks can go back.
+    host, _, turn = key.rpartition("/")[2].removesuffix(".json").partition(".")
+    return host, int(turn) if turn.isdecimal() else 1
 
 
 def _plain_name(host: str) -> str:
