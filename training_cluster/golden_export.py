@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from artifact_sync.records import GoldenExample, GoldenExamples, InputContract
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH
+from training_cluster.protobuf_wire import field, map_entry
 from training_cluster.tfrecord import frame
 
 LABELS_PATH = "assets.extra/labels.json"
@@ -63,15 +63,14 @@ def write_warmup_requests(
     export_dir: Path, pixels: npt.NDArray[np.uint8], *, model_name: str, contract: InputContract
 ) -> None:
     """Write one PredictRequest for each usual batch size, made of `pixels` repeated."""
+    spec = field(1, model_name.encode()) + field(3, contract.signature_name.encode())
     records = []
     for batch_size in _WARMUP_BATCHES:
         batch = np.resize(pixels, (batch_size, *pixels.shape[1:]))
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = model_name
-        request.model_spec.signature_name = contract.signature_name
-        request.inputs[contract.input_name].CopyFrom(tf.make_tensor_proto(batch))
-        log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-        records.append(frame(log.SerializeToString(deterministic=True)))
+        tensor = tf.make_tensor_proto(batch).SerializeToString(deterministic=True)
+        # The messages PredictionLog.predict_log.request, PredictRequest.model_spec and .inputs.
+        request = field(1, spec) + field(2, map_entry(contract.input_name.encode(), tensor))
+        records.append(frame(field(6, field(1, request))))
     _write(export_dir / WARMUP_PATH, b"".join(records))
 
 

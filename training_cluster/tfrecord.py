@@ -19,6 +19,7 @@ from typing import BinaryIO
 import google_crc32c
 
 from artifact_sync.errors import IntegrityError
+from training_cluster.protobuf_wire import field, map_entry, varint
 
 
 def frame(data: bytes) -> bytes:
@@ -47,11 +48,11 @@ def read_frames(stream: BinaryIO) -> Iterator[bytes]:
 def example(*, pixels: bytes, label: int, source: bytes) -> bytes:
     """Return a serialized `tf.train.Example`; equal arguments give equal bytes."""
     features = (
-        _map_entry(b"label", _field(3, _field(1, _varint(label)))),
-        _map_entry(b"pixels", _field(1, _field(1, pixels))),
-        _map_entry(b"source", _field(1, _field(1, source))),
+        map_entry(b"label", field(3, field(1, varint(label)))),
+        map_entry(b"pixels", field(1, field(1, pixels))),
+        map_entry(b"source", field(1, field(1, source))),
     )
-    return _field(1, b"".join(_field(1, feature) for feature in features))
+    return field(1, b"".join(field(1, feature) for feature in features))
 
 
 def _masked_crc(data: bytes) -> bytes:
@@ -66,24 +67,6 @@ def example_source(data: bytes) -> bytes:
         IntegrityError: it is no such example.
     """
     source = data[-32:]
-    if not data.endswith(_field(1, _map_entry(b"source", _field(1, _field(1, source))))):
+    if not data.endswith(field(1, map_entry(b"source", field(1, field(1, source))))):
         raise IntegrityError("TFRecord file refused: a record was not written by `liftgate dataset build`.")
     return source
-
-
-def _map_entry(name: bytes, value: bytes) -> bytes:
-    return _field(1, name) + _field(2, value)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    # Wire type 2: a length, then that many bytes.
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
