@@ -13,7 +13,7 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.durable import write_durably
 from artifact_sync.errors import InputError, IntegrityError, NotFoundError
 from artifact_sync.labelled_photo import LabelledPhoto
-from artifact_sync.records import FeedbackRecord
+from artifact_sync.records import NONE_OF_THESE, FeedbackRecord
 from artifact_sync.registry import Registry
 
 MAX_PHOTO_BYTES = 32 * 1024 * 1024
@@ -23,7 +23,8 @@ def feedback_photos(registry: Registry, cache_dir: Path) -> list[LabelledPhoto]:
     """Return every correction that came with a photo, the photo being at `cache_dir/<sha256>`.
 
     Photos that are there already are not fetched again. A correction without a photo, or whose
-    photo was deleted on its owner's wish, is left out.
+    photo was deleted on its owner's wish, is left out; so is one that says "none of these", which
+    tells that the answer was wrong but names no class to learn.
 
     Raises:
         IntegrityError: a photo in the bucket is not the one that its record names.
@@ -38,6 +39,8 @@ def feedback_photos(registry: Registry, cache_dir: Path) -> list[LabelledPhoto]:
                 f"Feedback {record.feedback_id} refused: it is about model {record.model!r}, not {registry.model!r}. "
                 "Remove it from the bucket and find out who wrote it."
             )
+        if record.corrected_label == NONE_OF_THESE:
+            continue
         path = _fetched(registry, record, cache_dir)
         if path is not None:
             source = f"feedback:{record.feedback_id}"

@@ -10,7 +10,7 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import InputError, IntegrityError
 from artifact_sync.feedback import feedback_photos
-from artifact_sync.records import FeedbackRecord
+from artifact_sync.records import NONE_OF_THESE, FeedbackRecord
 from artifact_sync.registry import Registry
 
 PHOTO = b"\xff\xd8 a photo"
@@ -45,6 +45,12 @@ def test_corrections_without_a_photo_are_left_out(registry: Registry, tmp_path: 
     registry.write_feedback(record(2), photo=PHOTO)
     registry.store.delete(registry.blob_key(sha256_hex(PHOTO)))
     assert feedback_photos(registry, tmp_path / "cache") == []
+
+
+def test_none_of_these_is_no_class_to_learn(registry: Registry, tmp_path: Path) -> None:
+    registry.write_feedback(record(1).model_copy(update={"corrected_label": NONE_OF_THESE}), photo=PHOTO)
+    registry.write_feedback(record(2), photo=PHOTO)
+    assert [photo.label for photo in feedback_photos(registry, tmp_path / "cache")] == ["dog"]
 
 
 def test_a_photo_in_the_cache_is_not_fetched_again(registry: Registry, tmp_path: Path) -> None:
