@@ -1,6 +1,7 @@
 """A trainer without TensorFlow: steps, checkpoints, SIGTERM, progress and the run folder as the real one has them.
 
-Its configuration: `steps`, `step_seconds`, `fail_at` (a step, 0 for never).
+Its configuration: `steps`, `fail_at` and `hold_at` (steps, 0 for never). At `hold_at` it waits for the
+file `go` in the run folder, or for SIGTERM.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ def main() -> int:
     with (run_dir / "starts").open("a") as starts:
         starts.write(f"{first}\n")
     for step in range(first + 1, config["steps"] + 1):
-        time.sleep(config["step_seconds"])
-        if step == config.get("fail_at", 0):
+        if step == config["fail_at"]:
             sys.stderr.write("the loss is not a number\n")
             return 1
         with (run_dir / "progress.jsonl").open("a") as progress:
             progress.write(json.dumps({"step": step, "total_steps": config["steps"], "loss": 1 / step}) + "\n")
         checkpoint.write_text(str(step))
+        while step == config["hold_at"] and not (run_dir / "go").exists() and not asked_to_stop:
+            time.sleep(0.02)
         if asked_to_stop:
             return INTERRUPTED_EXIT_CODE
     return finish(run_dir, options.run_id, data=(Path(options.data_dir) / "data_manifest.json").read_bytes())

@@ -106,8 +106,8 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
     """Return a function that makes a request with its files for the stand-in trainer."""
     from training_cluster.cluster import TrainingRequest
 
-    def make(run_id: str = "run-1", **config: float) -> TrainingRequest:
-        values = {"steps": 4, "step_seconds": 0.05, "fail_at": 0, **config}
+    def make(run_id: str = "run-1", **config: int) -> TrainingRequest:
+        values = {"steps": 4, "fail_at": 0, "hold_at": 0, **config}
         config_path = tmp_path / f"{run_id}.toml"
         config_path.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
         data_dir = tmp_path / "data"

@@ -90,7 +90,7 @@ def test_the_real_trainer_trains_on_another_host(
 def test_a_second_controller_finds_the_run_where_it_goes_on(
     gpu1: Any, gpu2: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
 ) -> None:
-    request = make_request("found-again", steps=1000)
+    request = make_request("found-again", hold_at=2)
     ssh_cluster(gpu2).start(request)
     (request.runs_dir / ".launch" / "found-again" / "attachment.json").unlink()
 
@@ -109,9 +109,9 @@ def test_a_second_controller_finds_the_run_where_it_goes_on(
 def test_with_systemd_the_training_is_a_unit_that_root_starts(
     gpu2: Any, write_inventory: WriteInventory, standin_command: list[str], make_request: MakeRequest
 ) -> None:
-    inventory = write_inventory(gpu2, variables={"ansible_user": "root"})
+    inventory = write_inventory(gpu2, variables={"ansible_user": "root", "training_run_work_dir": "/srv/of-root"})
     cluster = AnsibleCluster(inventory, variables={"training_run_command": standin_command})
-    request = make_request("as-a-unit", steps=1000)
+    request = make_request("as-a-unit", hold_at=2)
 
     cluster.start(request)
 
@@ -124,19 +124,18 @@ def test_with_systemd_the_training_is_a_unit_that_root_starts(
 def test_a_stopped_run_goes_on_from_its_checkpoint(
     gpu1: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
 ) -> None:
-    cluster, request = ssh_cluster(gpu1), make_request("stopped", steps=60)
+    cluster, request = ssh_cluster(gpu1), make_request("stopped", hold_at=2)
     cluster.start(request)
-    wait_until(cluster, request, "running", step=1)
+    wait_until(cluster, request, "running", step=2)
 
     cluster.stop(request)
-    stopped = cluster.state(request)
-    assert stopped.status == "interrupted"
+    assert cluster.state(request).status == "interrupted"
     with pytest.raises(TrainingError, match="it is interrupted"):
         cluster.collect(request)
 
     cluster.start(request)
     wait_until(cluster, request, "complete")
-    assert (cluster.collect(request).path / "starts").read_text() == f"0\n{stopped.step}\n"
+    assert (cluster.collect(request).path / "starts").read_text() == "0\n2\n"
 
 
 def test_a_training_that_fails_tells_its_last_words(
@@ -214,7 +213,7 @@ def test_the_training_lives_on_when_the_controller_is_killed(
     gpu1: Any, write_inventory: WriteInventory, standin_command: list[str], make_request: MakeRequest, repository: Path
 ) -> None:
     """The playbook as an operator runs it is killed while it follows; run again it follows to the end."""
-    request = make_request("orphan", steps=60)
+    request = make_request("orphan", hold_at=2)
     variables = request.runs_dir.with_name("request.json")
     variables.write_text(
         json.dumps(
@@ -233,20 +232,20 @@ def test_the_training_lives_on_when_the_controller_is_killed(
     inventory = write_inventory(gpu1)
     ansible_playbook = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/train.yml"]
     command = [*ansible_playbook, "-i", str(inventory), "-e", f"@{variables}"]
-    controller = subprocess.Popen(
+    cluster = AnsibleCluster(inventory)
+    with subprocess.Popen(
         command,
         cwd=repository / "ansible",
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
-    cluster = AnsibleCluster(inventory)
-    wait_until(cluster, request, "running", step=1)
-
-    os.killpg(controller.pid, signal.SIGKILL)
-    controller.wait()
-    killed_at = cluster.state(request).step
-    wait_until(cluster, request, "running", step=killed_at + 2)
+    ) as controller:
+        try:
+            wait_until(cluster, request, "running", step=2)
+        finally:
+            os.killpg(controller.pid, signal.SIGKILL)
+    assert cluster.state(request).status == "running"
+    gpu1.run("touch /srv/liftgate/runs/orphan/go")
 
     again = subprocess.run(command, cwd=repository / "ansible", capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout
