@@ -20,6 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(_TESTS).parts[0]
         if (_TESTS / folder).is_dir():
             item.add_marker(folder)
+        # Tests that share machines or a whole world run in one worker, one after another.
+        if folder == "e2e" or "hosts" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 @pytest.fixture(autouse=True)

@@ -120,7 +120,7 @@ def rotate(
     from artifact_sync.trust.roles import Roles
 
     site = Site.load(config_path)
-    view, now = site.trusted.refresh(), SystemClock().now()
+    view, now = _signed_view(site), SystemClock().now()
     present = view.roles
     roles = Roles(
         root=_changed(present.root, add_root, remove_root, what="root key"),
@@ -179,7 +179,7 @@ def publish(config_path: Path | None, change_file: Path, keys: tuple[Path, ...])
 @click.pass_obj
 def show(config_path: Path | None, as_json: bool) -> None:
     """Show who may sign what, and until when the signatures are good."""
-    view = Site.load(config_path).trusted.refresh()
+    view = _signed_view(Site.load(config_path))
     document = {
         "model": view.model,
         "root": {"threshold": view.roles.root_threshold, "keys": _names(view.roles.root)},
@@ -242,7 +242,14 @@ def _view_if_any(site: Site) -> TrustedView | None:
     trust = site.settings.trust
     if trust is None or not trust.root_path.exists():
         return None
-    return site.trusted.refresh()
+    return _signed_view(site)
+
+
+def _signed_view(site: Site) -> TrustedView:
+    # Those who sign must see a state that has expired: renewing it is what they are here for.
+    from artifact_sync.trust.publisher import Publisher
+
+    return Publisher(site.trusted).view()
 
 
 def _read(path: Path) -> bytes:

@@ -157,6 +157,7 @@ poll_seconds = 0.5
 bake_seconds = 600
 
 [web]
+data_dir = "web"
 """
     )
     return Site(training, environment, narrator), Site(serving, environment, narrator)
