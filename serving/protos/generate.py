@@ -1,4 +1,4 @@
-"""Generate the *_pb2.py and *_pb2.pyi files from *.proto: `python -m serving.protos.generate [DIRECTORY]`.
+"""Generate *_pb2.py and *_pb2.pyi files from *.proto: `python -m serving.protos.generate [DIRECTORY]`.
 
 Its place in the flow: run by a developer after a change of a .proto file; a test runs it too and
 compares. It needs grpcio-tools (extra `dev`).
@@ -6,33 +6,31 @@ compares. It needs grpcio-tools (extra `dev`).
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 
 PROTOS = ("serving/protos/tfs.proto", "serving/protos/runtime.proto")
+REPOSITORY = Path(__file__).resolve().parents[2]
 _STUB_HEAD = "# mypy: disable-error-code=type-arg"  # protoc writes "Mapping" without its types
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def generate(out_dir: Path) -> None:
-    """Write the generated files under `out_dir`, in serving/protos/.
+def generate(out_dir: Path, *, protos: Sequence[str] = PROTOS) -> None:
+    """Write the generated files of `protos`, named relative to the repository, under `out_dir`.
 
     Raises:
         SystemExit: protoc refused a file; it has said why on stderr.
     """
-    # A developer's tool: importing this module must not need it.
-    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    well_known = files("grpc_tools") / "_proto"
-    arguments = ["protoc", f"-I{_REPOSITORY}", f"-I{well_known}", f"--python_out={out_dir}", f"--pyi_out={out_dir}"]
-    status = protoc.main([*arguments, *PROTOS])
-    if status:
-        raise SystemExit(status)
-    for proto in PROTOS:
+    # In a process of its own: protoc and TensorFlow bring two protobufs that crash in one.
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{REPOSITORY}"]
+    done = subprocess.run([*protoc, f"--python_out={out_dir}", f"--pyi_out={out_dir}", *protos], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    for proto in protos:
         stub = out_dir / proto.replace(".proto", "_pb2.pyi")
         stub.write_text(f"{_STUB_HEAD}\n{stub.read_text()}")
 
 
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else _REPOSITORY)
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY)
