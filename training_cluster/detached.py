@@ -97,16 +97,19 @@ class LaunchFolder:
             os.close(descriptor)
 
 
-def supervise(folder: LaunchFolder, command: Sequence[str], *, launch_id: str = "") -> int | None:
+def supervise(
+    folder: LaunchFolder, command: Sequence[str], *, launch_id: str = "", follows: str | None = None
+) -> int | None:
     """Run `command` to its end as the holder of the folder's lock and return its exit code.
 
     SIGTERM and SIGINT are handed on to the command. Returns None, having done nothing, when another
-    supervisor holds the lock: of any number of starts exactly one runs.
+    supervisor holds the lock, or when `follows` is given and is not the newest launch any more: of
+    any number of starts exactly one runs, also when that one has ended before another gets its turn.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _lock_patiently(lock):
+        if not _lock_patiently(lock) or follows not in (None, folder.launch_id or ""):
             return None
         for stale in ("exit_code", "command.pid"):
             (folder.path / stale).unlink(missing_ok=True)
@@ -133,7 +136,7 @@ def start_detached(folder: LaunchFolder, command: Sequence[str], *, name: str) -
     folder.path.mkdir(parents=True, exist_ok=True)
     before, launch_id = folder.launch_id, secrets.token_hex(8)
     supervisor = [sys.executable, "-m", "training_cluster.host_side", "run"]
-    supervisor += ["--launch-dir", str(folder.path), "--launch-id", launch_id, "--"]
+    supervisor += ["--launch-dir", str(folder.path), "--launch-id", launch_id, "--follows", before or "", "--"]
     _spawn([*_launcher(name), *supervisor, *command], folder=folder)
     _wait_until_up(folder, before=before)
     return folder.launch_id == launch_id

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, command = _parse(list(sys.argv[1:] if arguments is None else arguments))
     launch = LaunchFolder(options.launch_dir)
     if options.verb == "run":
-        supervise(launch, command, launch_id=options.launch_id)
+        supervise(launch, command, launch_id=options.launch_id, follows=options.follows)
         return 0
     run = RunFolder(options.run_dir)
     try:
@@ -126,6 +126,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--launch-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, default=Path())
     parser.add_argument("--launch-id", default="")
+    parser.add_argument("--follows")
     parser.add_argument("--grace-seconds", type=float, default=60.0)
     return parser.parse_args(arguments[:cut]), arguments[cut + 1 :]
 
