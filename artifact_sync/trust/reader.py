@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Root, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 
 from artifact_sync.errors import StoreError, TrustError
@@ -70,6 +70,7 @@ class TrustedReader:
             root=parse(self._read("root"), name="root.json", kind=Root).signed,
             targets=parse(self._read("targets"), name="targets.json", kind=Targets).signed,
             releases=parse(self._read(RELEASES), name="releases.json", kind=Targets).signed,
+            timestamp=parse(self._read("timestamp"), name="timestamp.json", kind=Timestamp).signed,
         )
 
     def _updater(self, fetcher: RegistryFetcher) -> Updater:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from tuf.api.metadata import Root, TargetFile, Targets
+from tuf.api.metadata import Root, TargetFile, Targets, Timestamp
 
 from artifact_sync.canonical import MAX_RECORD_BYTES, sha256_hex
 from artifact_sync.errors import NotFoundError, RecordError, TrustError
@@ -32,12 +32,15 @@ class TrustedView:
         root: the verified root metadata.
         targets: the verified list of versions.
         releases: the verified list of releases.
+        timestamp: the verified timestamp, the first to expire; None for signers, who renew it.
 
     Raises:
         TrustError: a key listed what is not its to list, or releases are missing.
     """
 
-    def __init__(self, registry: Registry, *, root: Root, targets: Targets, releases: Targets) -> None:
+    def __init__(
+        self, registry: Registry, *, root: Root, targets: Targets, releases: Targets, timestamp: Timestamp | None = None
+    ) -> None:
         self.model = registry.model
         self.roles = Roles.of(root, targets)
         self.root = root
@@ -46,6 +49,7 @@ class TrustedView:
             "root": root.expires,
             "targets": targets.expires,
             RELEASES: releases.expires,
+            **({"timestamp": timestamp.expires} if timestamp is not None else {}),
         }
         self._registry = registry
         self._versions = _numbered(targets, kind="versions", signer="the approvers")

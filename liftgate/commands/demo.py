@@ -18,7 +18,7 @@ def command(store: str, keep: bool, port: int, folder: Path) -> None:
     """Train, judge, approve, promote, reload under load, refuse, correct, roll back: in about four minutes."""
     from liftgate.demo.images import default_cache, fetch_images
     from liftgate.demo.narration import Narrator
-    from liftgate.demo.story import run_demo
+    from liftgate.demo.stage import run_demo
 
     narrator = Narrator()
     images = fetch_images(default_cache(), say=narrator.say)

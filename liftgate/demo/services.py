@@ -80,3 +80,18 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def start_model_server(services: Services, socket: Path, *, models_dir: Path) -> None:
+    """Start the embedded model server without models; the agent gives it what a release names."""
+    models_dir.mkdir()
+    config = models_dir / "models.config"
+    config.touch()
+    services.start(
+        "model-server",
+        "--port=0",
+        f"--grpc_socket_path={socket}",
+        f"--model_config_file={config}",
+        "--allow_version_labels_for_unavailable_models=true",
+    )
+    services.wait_for("the model server", socket.exists)

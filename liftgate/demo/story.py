@@ -1,30 +1,28 @@
 """The story, in order: train, judge, approve, promote, reload, classify, refuse, correct, roll back.
 
-Its place in the flow: `liftgate demo` runs it. Every verb is the command that a person would type,
+Its place in the flow: stage.py sets it up for `liftgate demo`. Every verb is the command that a person would type,
 as a process of its own; the front end, the agent and the model server run as they do in production.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifact_sync.errors import SettingsError
 from artifact_sync.registry import Registry
 from artifact_sync.settings import StoreSettings, open_store
 from liftgate.demo.images import LabelledImages
 from liftgate.demo.narration import Narrator
 from liftgate.demo.photos import PhonePhoto, phone_photos, write_holdout_photos, write_training_photos
-from liftgate.demo.services import Services, answers
-from liftgate.demo.sites import DemoError, Site, make_sites, prepare_folder
+from liftgate.demo.services import Services, answers, start_model_server
+from liftgate.demo.sites import DemoError, Site, make_sites
 from liftgate.demo.traffic import Counts, Traffic, classify, post
 
 _HERE = Path(__file__).parent
@@ -269,46 +267,3 @@ class Story:
     def _registry(self) -> Registry:
         settings = StoreSettings(url=self.store_url, endpoint_url=self.endpoint_url)
         return Registry(open_store(settings), model="photos")
-
-
-def start_model_server(services: Services, socket: Path, *, models_dir: Path) -> None:
-    """Start the embedded model server without models; the agent gives it what a release names."""
-    models_dir.mkdir()
-    config = models_dir / "models.config"
-    config.touch()
-    services.start(
-        "model-server",
-        "--port=0",
-        f"--grpc_socket_path={socket}",
-        f"--model_config_file={config}",
-        "--allow_version_labels_for_unavailable_models=true",
-    )
-    services.wait_for("the model server", socket.exists)
-
-
-def run_demo(
-    *, folder: Path, images: LabelledImages, is_s3: bool, is_kept: bool, port: int, narrator: Narrator
-) -> None:
-    """Tell the story on a directory, or on a real S3 server that is started for it.
-
-    Raises:
-        SettingsError: this is not a source checkout, so there is no playbook.
-        DemoError: a step did not do what the story says.
-    """
-    inventory = _HERE.parents[1] / "ansible" / "inventories" / "local"
-    if not inventory.is_dir():
-        raise SettingsError(f"The demo needs a source checkout: there is no {inventory}. Clone the repository.")
-    prepare_folder(folder)
-    with ExitStack() as stack:
-        store_url, endpoint_url, environment = f"dir:{folder / 'bucket'}", None, {}
-        if is_s3:
-            from liftgate.local_s3 import LocalS3
-
-            server = stack.enter_context(LocalS3(folder / "s3-server"))
-            store_url, endpoint_url = f"s3://{server.bucket}", server.endpoint_url
-            environment = dict(server.environment)
-            # The story itself looks into the bucket too, and S3 takes credentials from the environment.
-            os.environ.update(environment)
-            narrator.say(f"A real S3 server (SeaweedFS) runs at {endpoint_url}.")
-        story = Story(folder, images, store_url, endpoint_url, environment, inventory, port, narrator)
-        story.tell(is_kept=is_kept)

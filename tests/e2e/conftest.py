@@ -16,9 +16,8 @@ from rich.console import Console
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.registry import Registry
 from liftgate.demo.narration import Narrator
-from liftgate.demo.services import Services, answers
+from liftgate.demo.services import Services, answers, start_model_server
 from liftgate.demo.sites import Site, make_sites, prepare_folder
-from liftgate.demo.story import start_model_server
 
 REPOSITORY = Path(__file__).parents[2]
 TRAINING_DIGITS = 1000

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from liftgate.demo.services import Services, start_model_server
+from liftgate.demo.sites import Site
 from liftgate.demo.traffic import Traffic, classify, post
 
 from .conftest import World
@@ -161,10 +163,6 @@ def test_a_tampered_version_is_refused_by_a_new_host(world: World) -> None:
     settings = (world.serving.folder / "liftgate.toml").read_text()
     (folder / "liftgate.toml").write_text(settings.replace(str(world.serving.folder), str(folder)))
     shutil.copyfile(world.training.folder / "root.json", folder / "root.json")
-    from liftgate.demo.services import Services
-    from liftgate.demo.sites import Site
-    from liftgate.demo.story import start_model_server
-
     host = Site(folder, world.serving.environment, world.serving.narrator)
     record.store.replace(blob, good[:-1] + bytes([good[-1] ^ 1]))
     try:
