@@ -77,6 +77,14 @@ def test_help_imports_no_heavy_library() -> None:
     assert loaded & set(HEAVY) == set()
 
 
+@pytest.mark.parametrize("modules", ["web.assembly, web.server", "serving.agent_loop, serving.tensorflow_serving"])
+def test_a_front_end_and_a_serving_host_need_nothing_of_training(modules: str) -> None:
+    program = f"import sys, json, {modules}; print(json.dumps(sorted({{n.split('.')[0] for n in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    unwanted = {"tensorflow", "keras", "ansible", "ansible_runner", "paramiko", "scipy", "sklearn", "tensorboard"}
+    assert set(json.loads(done.stdout)) & unwanted == set()
+
+
 def test_every_verb_of_the_table_exists_and_has_a_help_text() -> None:
     from importlib import import_module
 
