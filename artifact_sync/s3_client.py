@@ -20,7 +20,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from artifact_sync.clock import Clock, SystemClock
-from artifact_sync.errors import StoreError
 from artifact_sync.s3_errors import FOREIGN_ERRORS, code_of, is_expired, is_transient_failure, status_of, translate
 
 if TYPE_CHECKING:
@@ -164,10 +163,6 @@ class BucketClient:
     def _translated(self, act: str) -> Iterator[None]:
         try:
             yield
-        except FOREIGN_ERRORS as error:
+        # boto3 follows a server that redirects for ever, such as one that sends http to https.
+        except (*FOREIGN_ERRORS, RecursionError) as error:
             raise translate(error, act=act, bucket=self.bucket, endpoint_url=self.endpoint_url) from None
-        except RecursionError:
-            # boto3 follows a server that redirects for ever, such as one that sends http to https.
-            raise StoreError(
-                f"Cannot {act}: {self.endpoint_url} redirects without end. Check endpoint_url (http or https?)."
-            ) from None

@@ -77,12 +77,14 @@ def translate(error: Exception, *, act: str, bucket: str, endpoint_url: str | No
     return StoreError(f"{cannot}: {_reason(error, code, where=endpoint_url or 'AWS')}")
 
 
-def _reason(error: Exception, code: str, *, where: str) -> str:
+def _reason(error: Exception, code: str, *, where: str) -> str:  # noqa: PLR0911 - one line a reason
     if isinstance(error, NoCredentialsError | PartialCredentialsError) or code in _BAD_CREDENTIALS:
         found = code or "no credentials were found"
         return f"{where} was not convinced who we are ({found}). {_CREDENTIALS_WAY_OUT}"
     if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
         return f"{where} cannot be reached. Check the network and endpoint_url, then try again."
+    if is_endless_redirect(error):
+        return f"{where} redirects without end. Check endpoint_url (http or https?)."
     if isinstance(error, SSLError):
         return f"the certificate of {where} is not trusted ({error}). Set AWS_CA_BUNDLE if it is your own."
     if code in _REASONS or status_of(error) == 403:
@@ -103,8 +105,15 @@ def is_transient_failure(error: Exception) -> bool:
     if isinstance(error, SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
     if isinstance(error, HTTPClientError | IncompleteReadError):
-        return True
+        return not is_endless_redirect(error)
     return code_of(error) in _TRANSIENT_CODES or status_of(error) in _TRANSIENT_STATUSES
+
+
+def is_endless_redirect(error: BaseException) -> bool:
+    """Return whether boto3 followed redirects until Python's stack was full, wherever that surfaced."""
+    if isinstance(error, HTTPClientError):
+        error = error.kwargs.get("error", error)
+    return isinstance(error, RecursionError)
 
 
 def code_of(error: BaseException) -> str:

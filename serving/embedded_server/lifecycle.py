@@ -97,7 +97,10 @@ class Lifecycle:
             return new
 
     def wait_until_settled(self, names: Iterable[str], *, timeout_seconds: float | None) -> None:
-        """Wait until each model has an available version, or failed to load one, or has none to load.
+        """Wait until every version of these models is available or failed to load once, or there is none.
+
+        The real server waits for one version of each model; then a label of the start's configuration
+        may point at nothing for a moment.
 
         Raises:
             StatusError: UNKNOWN: models that have no available version, and why; DEADLINE_EXCEEDED.
@@ -175,9 +178,9 @@ class Lifecycle:
         return is_current and entry.version in self._wanted.get(entry.model, {})
 
     def _is_settled(self, name: str) -> bool:
-        entries = self._wanted_entries(name)
-        is_available = any(entry.stage is Stage.READY for entry in self._catalogue.versions(name).values())
-        return is_available or all(entry.failed_attempts or entry.stage is Stage.ENDED for entry in entries)
+        return all(
+            entry.stage in (Stage.READY, Stage.ENDED) or entry.failed_attempts for entry in self._wanted_entries(name)
+        )
 
     def _failure(self, name: str) -> str | None:
         if any(entry.stage is Stage.READY for entry in self._catalogue.versions(name).values()):

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 
@@ -40,6 +41,8 @@ class Server:
     def __init__(self, flags: Flags, *, announce: Callable[[str], None]) -> None:
         self._flags = flags
         self._announce = announce
+        # Unlike an Event, it may be put to by a signal handler that interrupts the thread waiting on it.
+        self._stop_requests: SimpleQueue[None] = SimpleQueue()
         self._stopping = threading.Event()
         self._catalogue = Catalogue()
         self._lifecycle = Lifecycle(
@@ -60,7 +63,7 @@ class Server:
 
     def stop(self) -> None:
         """Begin to drain; safe to call from a signal handler."""
-        self._stopping.set()
+        self._stop_requests.put(None)
 
     def run(self) -> None:
         """Load the first models, open the ports, answer until `stop`, drain.
@@ -75,7 +78,8 @@ class Server:
         rest = self._open_rest()
         self._announce(f"READY grpc={','.join(targets)} rest={rest.address if rest else '-'}")
         self._follow_config_file()
-        self._stopping.wait()
+        self._stop_requests.get()
+        self._stopping.set()
         _LOG.info("draining: no new requests, running ones have %g s", self._flags.drain_seconds)
         self._services.leave()
         stopped = server.stop(self._flags.drain_seconds)
@@ -90,7 +94,7 @@ class Server:
         names = self._lifecycle.apply(
             models, may_new_labels_wait=self._flags.allow_version_labels_for_unavailable_models
         )
-        while not self._stopping.is_set():
+        while self._stop_requests.empty():
             try:
                 return self._lifecycle.wait_until_settled(names, timeout_seconds=_WAIT_SECONDS)
             except StatusError as error:
