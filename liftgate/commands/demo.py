@@ -15,7 +15,7 @@ import click
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(".demo"), show_default=True,
               help="Where both sites lie; it is removed first.")  # fmt: skip
 def command(store: str, keep: bool, port: int, folder: Path) -> None:
-    """Train, judge, approve, promote, reload under load, refuse, correct, roll back: in about four minutes."""
+    """Train, judge, approve, promote, reload under load, refuse, correct, roll back: in about two minutes."""
     from liftgate.demo.images import default_cache, fetch_images
     from liftgate.demo.narration import Narrator
     from liftgate.demo.stage import run_demo

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -32,6 +34,12 @@ class Narrator:
         """Show a command as a person would type it."""
         shown = " ".join(f"'{word}'" if " " in word else word for word in words)
         self.console.print(f"   $ {shown}", style="bold", markup=False)
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[str], None]]:
+        """Show a spinner at a terminal; what is yielded takes the newest line of progress."""
+        with self.console.status("working …") as status:
+            yield lambda line: status.update(f"[dim]{escape(line[:100])}[/]" if line else "working …")
 
     def output(self, text: str, *, last_lines: int = 12) -> None:
         """Show what a command printed."""

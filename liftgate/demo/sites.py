@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,23 +60,37 @@ class Site:
         """
         if not is_quiet:
             self.narrator.command(("liftgate", *(word for word in words if word != "--json")))
-        done = subprocess.run(
-            [sys.executable, "-m", "liftgate", *words],
-            cwd=self.folder,
-            env=self.variables(),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        if done.returncode not in expected:
+        outcome = self._finish(words)
+        if outcome.exit_code not in expected:
             raise DemoError(
-                f"`liftgate {' '.join(words)}` ended with exit code {done.returncode} in {self.folder}:\n"
-                f"{done.stdout}{done.stderr}"
+                f"`liftgate {' '.join(words)}` ended with exit code {outcome.exit_code} in {self.folder}:\n"
+                f"{outcome.stdout}{outcome.stderr}"
             )
-        if not is_quiet and done.returncode == 0 and "--json" not in words:
-            self.narrator.output(done.stdout)
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        if not is_quiet and outcome.exit_code == 0 and "--json" not in words:
+            self.narrator.output(outcome.stdout)
+        return outcome
+
+    def _finish(self, words: Sequence[str]) -> Outcome:
+        """Run a command to its end, showing what it says while it works."""
+        talk: list[str] = []
+        # A file takes what a pipe would block on while the other pipe is read.
+        with tempfile.TemporaryFile("w+") as result, self.narrator.working() as show:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "liftgate", *words],
+                cwd=self.folder,
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=result,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stderr is not None
+            for line in process.stderr:
+                talk.append(line)
+                show(line.strip())
+            process.wait()
+            result.seek(0)
+            return Outcome(process.returncode, result.read(), "".join(talk))
 
     def refused(self, name: str, *words: str) -> None:
         """Run a command that must be refused, and show the message."""

@@ -27,7 +27,7 @@ from liftgate.demo.traffic import Counts, Traffic, classify, post
 
 _HERE = Path(__file__).parent
 _PHONE_PHOTOS = 60
-_ANSWERS_WANTED = 200
+_ANSWERS_WANTED = 500
 
 
 @dataclass(frozen=True)
