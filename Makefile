@@ -6,6 +6,7 @@ STORE ?= dir
 KEEP ?=
 BIN := .venv/bin
 WORKERS ?= 2
+ROUNDS ?= 1000
 
 export PYTHON
 
@@ -38,8 +39,8 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
 .PHONY: soak
-soak: setup ## Run the long races and sweeps in full
-	@LIFTGATE_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults
+soak: setup ## Race promoters and rollbacks for long (ROUNDS=1000)
+	@$(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
 
 .PHONY: lint
 lint: setup ## Style, types, import contracts, playbooks

@@ -1,7 +1,7 @@
 """16 promoters at once, round after round: exactly one wins, the others are told who.
 
-The suite runs a few rounds; `python tests/faults/test_promote_race.py 200` runs as many as asked and
-prints the figures.
+The suite runs 200 rounds of promotions; `python tests/faults/test_promote_race.py 1000` (`make soak`)
+runs as many as asked, promotions against rollbacks too, and prints the figures.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from artifact_sync.errors import LostRaceError, RefusedError
 from artifact_sync.run_folder import RunFolder
 from validation.promote import Promotion, Rollback
 
 PROMOTERS = 16
-ROUNDS = 12
+ROUNDS = 200
 
 
 def race(actions: list[Callable[[], object]]) -> list[object]:
@@ -98,13 +100,14 @@ def rollback_of(site, by: str) -> Callable[[], object]:
     return lambda: site.roll_back(by=by)
 
 
+@pytest.mark.timeout(1800)
 def test_of_16_promoters_exactly_one_wins_and_the_others_are_told_who(site) -> None:
     counts = run_promotion_races(site, rounds=ROUNDS)
     assert counts["Promotion"] == ROUNDS
 
 
 def test_promotions_and_rollbacks_at_once_leave_one_whole_chain(site) -> None:
-    run_promotions_against_rollbacks(site, rounds=3)
+    run_promotions_against_rollbacks(site, rounds=10)
 
 
 def test_one_run_promoted_by_16_people_is_one_release(site) -> None:
