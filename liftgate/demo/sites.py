@@ -75,7 +75,7 @@ class Site:
         talk: list[str] = []
         # A file takes what a pipe would block on while the other pipe is read.
         with tempfile.TemporaryFile("w+") as result, self.narrator.working() as show:
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 [sys.executable, "-m", "liftgate", *words],
                 cwd=self.folder,
                 env=self.variables(),
@@ -83,12 +83,11 @@ class Site:
                 stdout=result,
                 stderr=subprocess.PIPE,
                 text=True,
-            )
-            assert process.stderr is not None
-            for line in process.stderr:
-                talk.append(line)
-                show(line.strip())
-            process.wait()
+            ) as process:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    talk.append(line)
+                    show(line.strip())
             result.seek(0)
             return Outcome(process.returncode, result.read(), "".join(talk))
 

@@ -6,7 +6,8 @@
 # writes lies in a tmpfs that only it sees: when this process ends, nothing of it is left.
 #
 # FOLDER holds ssh_host_ed25519_key and authorized_keys. READABLE paths, and what leads to them, are
-# made readable for the machine's user `trainer`. To be run under `unshare --mount --uts --ipc --pid --fork`.
+# made readable for the machine's user `trainer`; folders among them that lie under /tmp, where the
+# machine has its own files, are shown there too. To be run under `unshare --mount --uts --ipc --pid --fork`.
 set -euo pipefail
 folder=$1 name=$2 kind=$3 port=$4
 shift 4
@@ -26,6 +27,13 @@ for path in "$@"; do
         [ ! -e "$root$path" ] || chmod o+rX "$root$path"
         path=$(dirname "$path")
     done
+done
+
+shown=()
+for path in "$@"; do
+    case $path in
+        /tmp/*) [ ! -d "$path" ] || shown+=("$path") ;;
+    esac
 done
 
 install -m 600 "$folder/ssh_host_ed25519_key" "$root/etc/ssh/liftgate_host_key"
@@ -63,6 +71,11 @@ if [ "$kind" = ssh ]; then
     mount -t sysfs -o ro sysfs sys
     mount -t tmpfs -o mode=755 tmpfs run
     mount -t tmpfs -o mode=1777 tmpfs tmp
+    for path in "${shown[@]}"; do
+        mkdir -p "$root$path"
+        mount --bind "$path" "$root$path"
+        mount -o remount,bind,ro "$root$path"
+    done
     mount -t tmpfs -o mode=755 tmpfs dev
     for device in null zero random urandom tty full; do
         touch "dev/$device"
@@ -108,4 +121,4 @@ echo $$ > "/sys/fs/cgroup/liftgate-$name-$port/cgroup.procs"
 mount -t tmpfs tmpfs /run/systemd
 cd /
 exec env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --register=no --keep-unit --quiet --boot \
-    --directory="$root" --machine="$name" --console=read-only -- --unit=liftgate-machine.target
+    --directory="$root" --machine="$name" --console=read-only "${shown[@]/#/--bind-ro=}" -- --unit=liftgate-machine.target

@@ -71,6 +71,7 @@ class Lab:
         shutil.copy(self.identity_file.with_suffix(".pub"), folder / "authorized_keys")
         port = _free_port()
         readable = [Path(sys.executable), Path(sys.executable).resolve(), _SCRIPT]
+        readable += [_SCRIPT.parents[2], Path(sys.prefix), Path(sys.base_prefix)]
         command = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", str(_SCRIPT)]
         command += [str(folder), name, "systemd" if systemd else "ssh", str(port), *map(str, readable)]
         with (folder / "console.log").open("wb") as console:
