@@ -124,7 +124,7 @@ def load_config(path: Path) -> TrainingConfig:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"Training refused: there is no configuration {path}. Name one with --training-config.") from None
+        raise SettingsError(f"Training refused: there is no configuration {path}. Name one that is there.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"Training refused: {path} is not TOML: {error}.") from None
     try:

@@ -120,9 +120,18 @@ def prepare_folder(folder: Path) -> None:
 
 
 def make_sites(
-    folder: Path, *, store: Mapping[str, str], environment: Mapping[str, str], inventory: Path, narrator: Narrator
+    folder: Path,
+    *,
+    store: Mapping[str, str],
+    environment: Mapping[str, str],
+    inventory: Path,
+    socket: Path,
+    narrator: Narrator,
 ) -> tuple[Site, Site]:
-    """Make the training site and the serving site under `folder`, each with its settings."""
+    """Make the training site and the serving site under `folder`, each with its settings.
+
+    `socket` is the model server's; its path should be short, since a Unix socket's holds 107 bytes.
+    """
     training, serving = folder / "training-site", folder / "serving-site"
     for site in (training, serving):
         site.mkdir(parents=True)
@@ -166,7 +175,7 @@ root_path = "root.json"
 [agent]
 host = "serving-host-1"
 models_dir = "models"
-server_address = "unix:{serving / "model-server.sock"}"
+server_address = "unix:{socket}"
 poll_seconds = 0.5
 bake_seconds = 600
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from artifact_sync.errors import SettingsError
 from liftgate.demo.images import LabelledImages
@@ -32,6 +33,7 @@ def run_demo(
         raise SettingsError(f"The demo needs a source checkout: there is no {inventory}. Clone the repository.")
     prepare_folder(folder)
     with ExitStack() as stack:
+        sockets = Path(stack.enter_context(TemporaryDirectory(prefix="liftgate-")))
         store_url, endpoint_url, environment = f"dir:{folder / 'bucket'}", None, {}
         if is_s3:
             from liftgate.local_s3 import LocalS3
@@ -42,5 +44,5 @@ def run_demo(
             # The story itself looks into the bucket too, and S3 takes credentials from the environment.
             os.environ.update(environment)
             narrator.say(f"A real S3 server (SeaweedFS) runs at {endpoint_url}.")
-        story = Story(folder, images, store_url, endpoint_url, environment, inventory, port, narrator)
+        story = Story(folder, images, store_url, endpoint_url, environment, inventory, sockets, port, narrator)
         story.tell(is_kept=is_kept)

@@ -41,6 +41,7 @@ class Story:
         endpoint_url: the S3 server, None for a directory.
         environment: credentials for it.
         inventory: the Ansible inventory of the training site.
+        sockets: a folder with a short path for the model servers' sockets.
         port: where the front end listens, 0 for a free port.
         narrator: tells it.
     """
@@ -51,6 +52,7 @@ class Story:
     endpoint_url: str | None
     environment: Mapping[str, str]
     inventory: Path
+    sockets: Path
     port: int
     narrator: Narrator
 
@@ -62,7 +64,12 @@ class Story:
         """
         store = {"url": self.store_url, **({"endpoint_url": self.endpoint_url} if self.endpoint_url else {})}
         training, serving = make_sites(
-            self.folder, store=store, environment=self.environment, inventory=self.inventory, narrator=self.narrator
+            self.folder,
+            store=store,
+            environment=self.environment,
+            inventory=self.inventory,
+            socket=self._socket("serving-host-1"),
+            narrator=self.narrator,
         )
         self._prepare(training)
         self._first_release(training)
@@ -107,7 +114,7 @@ class Story:
         self.narrator.step("The serving site pulls release 1, verifies it and serves it")
         self.narrator.say("It is given the trusted root once, and opens no connection to the training site.")
         shutil.copyfile(training.folder / "root.json", serving.folder / "root.json")
-        start_model_server(services, serving.folder / "model-server.sock", models_dir=serving.folder / "models")
+        start_model_server(services, self._socket("serving-host-1"), models_dir=serving.folder / "models")
         services.start("agent")
         seconds = services.wait_for("the acknowledgement of release 1", lambda: self._is_served(1, version=1))
         self.narrator.figure("release 1 pulled, verified, golden examples replayed, label moved", f"{seconds:.1f} s")
@@ -239,13 +246,16 @@ class Story:
         folder = self.folder / name
         folder.mkdir()
         settings = (serving.folder / "liftgate.toml").read_text()
-        settings = settings.replace("serving-host-1", name).replace(str(serving.folder), str(folder))
-        (folder / "liftgate.toml").write_text(settings)
+        # Its name, and with it its socket.
+        (folder / "liftgate.toml").write_text(settings.replace("serving-host-1", name))
         shutil.copyfile(training.folder / "root.json", folder / "root.json")
         host = Site(folder, serving.environment, self.narrator)
         with Services(host) as services:
-            start_model_server(services, folder / "model-server.sock", models_dir=folder / "models")
+            start_model_server(services, self._socket(name), models_dir=folder / "models")
             host.refused("a tampered model, by the agent", "agent", "--once")
+
+    def _socket(self, host: str) -> Path:
+        return self.sockets / f"{host}.sock"
 
     def _record_bytes(self, key: str) -> bytes:
         with self._registry.store.open(key) as stream:

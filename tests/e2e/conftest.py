@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class World:
     registry: Registry
     address: str
     photos: tuple[tuple[bytes, str], ...]
+    socket: Path
 
     def is_served(self, release: int, *, version: int) -> bool:
         """Return whether a host has acknowledged that it serves `version` for `release`."""
@@ -73,6 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
     folder = tmp_path_factory.mktemp("world") / "demo"
     prepare_folder(folder)
+    socket = Path(tempfile.mkdtemp(prefix="liftgate-")) / "serving-host-1.sock"
     home = folder / "home"
     home.mkdir()
     training, serving = make_sites(
@@ -80,6 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         store={"url": f"dir:{folder / 'bucket'}"},
         environment={"HOME": str(home)},
         inventory=REPOSITORY / "ansible" / "inventories" / "local",
+        socket=socket,
         narrator=Narrator(Console(quiet=True)),
     )
     digits = load_digits()
@@ -98,12 +102,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     registry = Registry(DirectoryStore(folder / "bucket"), model="photos")
     photos = tuple((data, f"digit-{label}") for data, label in pictures[TRAINING_DIGITS:])
     with Services(serving) as services:
-        unfinished = World(training, serving, services, registry, "", photos)
+        unfinished = World(training, serving, services, registry, "", photos, socket)
         unfinished.train("first")
         training.run("validate", "first", "--first")
         training.run("approve", "first", "--because", "Nothing is served yet")
         training.run("promote", "first", "--by", "operator")
-        start_model_server(services, serving.folder / "model-server.sock", models_dir=serving.folder / "models")
+        start_model_server(services, socket, models_dir=serving.folder / "models")
         services.start("agent")
         services.wait_for("release 1", lambda: unfinished.is_served(1, version=1))
         services.start("web", "--port", "0")
@@ -111,4 +115,5 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         services.wait_for("the front end", lambda: "READY " in log.read_text())
         address = log.read_text().partition("READY ")[2].split()[0]
         services.wait_for("a ready front end", lambda: answers(f"{address}/readyz"))
-        yield World(training, serving, services, registry, address, photos)
+        yield World(training, serving, services, registry, address, photos, socket)
+    shutil.rmtree(socket.parent)

@@ -161,13 +161,14 @@ def test_a_tampered_version_is_refused_by_a_new_host(world: World) -> None:
     folder = world.serving.folder.with_name("second-host")
     folder.mkdir()
     settings = (world.serving.folder / "liftgate.toml").read_text()
-    (folder / "liftgate.toml").write_text(settings.replace(str(world.serving.folder), str(folder)))
+    socket = world.socket.with_name("second-host.sock")
+    (folder / "liftgate.toml").write_text(settings.replace(str(world.socket), str(socket)))
     shutil.copyfile(world.training.folder / "root.json", folder / "root.json")
     host = Site(folder, world.serving.environment, world.serving.narrator)
     record.store.replace(blob, good[:-1] + bytes([good[-1] ^ 1]))
     try:
         with Services(host) as services:
-            start_model_server(services, folder / "model-server.sock", models_dir=folder / "models")
+            start_model_server(services, socket, models_dir=folder / "models")
             tick = host.run("agent", "--once", "--json", expected=[0, 5])
     finally:
         record.store.replace(blob, good)
