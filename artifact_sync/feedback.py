@@ -56,7 +56,7 @@ def _fetched(registry: Registry, record: FeedbackRecord, cache_dir: Path) -> Pat
     if path.is_file() and sha256_hex(path.read_bytes()) == sha256:
         return path
     try:
-        with registry.open_blob(sha256) as stream:
+        with registry.open_photo(sha256) as stream:
             data = stream.read(MAX_PHOTO_BYTES + 1)
     except NotFoundError:
         return None
@@ -68,7 +68,7 @@ def _fetched(registry: Registry, record: FeedbackRecord, cache_dir: Path) -> Pat
     if sha256_hex(data) != sha256:
         raise IntegrityError(
             f"Feedback {record.feedback_id} refused: the photo in the bucket is not the one with SHA-256 {sha256}. "
-            "It was changed; remove the blob and find out who can write to the bucket."
+            "It was changed; remove it and find out who can write to the bucket."
         )
     write_durably(path, data)
     return path

@@ -179,7 +179,7 @@ NONE_OF_THESE = "(none of these)"
 class FeedbackRecord(Record):
     """`feedback/<day>/<id>.json`: a person's corrected label for a receipt.
 
-    `photo_sha256` names the blob with the photo (metadata such as location removed); it is None
+    `photo_sha256` names the photo in the bucket (metadata such as location removed); it is None
     when the person did not agree to keep the photo. `corrected_label` is a label or NONE_OF_THESE.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +34,7 @@ class Registry:
         self.store = store
         self.model = model
 
-    # Blobs: every file of every version and every photo, once, named by its own digest.
+    # Blobs: every file of every version and every record, once, named by its own digest.
 
     def blob_key(self, sha256: str) -> str:
         """Return the key of a blob."""
@@ -135,10 +136,23 @@ class Registry:
         keys = sorted((info.key for info in self.store.list(prefix)), key=_host_and_turn)
         return tuple(Acknowledgement.from_json(read_bytes(self.store, key, max_bytes=1024 * 1024)) for key in keys)
 
-    # Feedback: what people corrected.
+    # Feedback: what people corrected. Photos lie apart from the blobs, so that a front end needs no right to
+    # write where models lie, and cannot stand in the way of a promotion with wrong bytes under a digest.
+
+    def photo_key(self, sha256: str) -> str:
+        """Return the key of a photo that a person gave with a correction."""
+        return f"{self.model}/photos/sha256/{sha256}"
+
+    def open_photo(self, sha256: str) -> BinaryIO:
+        """Open such a photo for reading; the reader checks the digest.
+
+        Raises:
+            NotFoundError: no such photo.
+        """
+        return self.store.open(self.photo_key(sha256))
 
     def write_feedback(self, feedback: FeedbackRecord, *, photo: bytes | None) -> None:
-        """Write the photo's blob, then the record; repeating it changes nothing.
+        """Write the photo, then the record; repeating it changes nothing.
 
         Raises:
             InputError: the photo is not the one that the record names.
@@ -148,7 +162,8 @@ class Registry:
         if photo is not None and feedback.photo_sha256 is not None:
             if sha256_hex(photo) != feedback.photo_sha256:
                 raise InputError(f"Feedback {feedback.feedback_id} refused: the photo's digest is another.")
-            self.put_blob(photo, sha256=feedback.photo_sha256)
+            with suppress(AlreadyExistsError):
+                self.store.create(self.photo_key(feedback.photo_sha256), photo, sha256=feedback.photo_sha256)
         key = f"{self.model}/feedback/{_day(feedback.given_at)}/{feedback.feedback_id}.json"
         try:
             self.store.create(key, feedback.to_json())

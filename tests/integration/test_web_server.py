@@ -76,7 +76,7 @@ def test_it_answers_corrects_and_delivers(shared, tmp_path):
         time.sleep(0.05)
     (feedback,) = registry.feedback()
     assert feedback.corrected_label == "cat"
-    with registry.open_blob(feedback.photo_sha256) as stream:
+    with registry.open_photo(feedback.photo_sha256) as stream:
         assert stream.read(4) == b"\x89PNG"
 
 

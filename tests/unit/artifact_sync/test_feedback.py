@@ -43,7 +43,7 @@ def test_a_correction_becomes_a_labelled_photo(registry: Registry, tmp_path: Pat
 def test_corrections_without_a_photo_are_left_out(registry: Registry, tmp_path: Path) -> None:
     registry.write_feedback(record(1, photo=None), photo=None)
     registry.write_feedback(record(2), photo=PHOTO)
-    registry.store.delete(registry.blob_key(sha256_hex(PHOTO)))
+    registry.store.delete(registry.photo_key(sha256_hex(PHOTO)))
     assert feedback_photos(registry, tmp_path / "cache") == []
 
 
@@ -56,7 +56,7 @@ def test_none_of_these_is_no_class_to_learn(registry: Registry, tmp_path: Path) 
 def test_a_photo_in_the_cache_is_not_fetched_again(registry: Registry, tmp_path: Path) -> None:
     registry.write_feedback(record(1), photo=PHOTO)
     feedback_photos(registry, tmp_path / "cache")
-    registry.store.delete(registry.blob_key(sha256_hex(PHOTO)))
+    registry.store.delete(registry.photo_key(sha256_hex(PHOTO)))
     assert len(feedback_photos(registry, tmp_path / "cache")) == 1
 
 
@@ -70,7 +70,7 @@ def test_a_damaged_photo_in_the_cache_is_fetched_again(registry: Registry, tmp_p
 
 def test_a_changed_photo_is_refused(registry: Registry, tmp_path: Path) -> None:
     registry.write_feedback(record(1), photo=PHOTO)
-    registry.store.replace(registry.blob_key(sha256_hex(PHOTO)), b"another photo")
+    registry.store.replace(registry.photo_key(sha256_hex(PHOTO)), b"another photo")
     with pytest.raises(IntegrityError, match=rf"Feedback {1:032x} refused: the photo in the bucket is not the one"):
         feedback_photos(registry, tmp_path / "cache")
 

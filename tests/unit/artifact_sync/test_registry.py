@@ -123,7 +123,9 @@ def test_feedback_brings_its_photo_and_may_be_repeated(registry: Registry) -> No
         registry.write_feedback(feedback(2, photo=b"jpeg", day=21), photo=b"jpeg")
         registry.write_feedback(feedback(1, photo=None), photo=None)
     assert list(registry.feedback()) == [feedback(1, photo=None), feedback(2, photo=b"jpeg", day=21)]
-    assert registry.has_blob(sha256_hex(b"jpeg"), size_bytes=4)
+    with registry.open_photo(sha256_hex(b"jpeg")) as stream:
+        assert stream.read() == b"jpeg"
+    assert list(registry.store.list("photos/blobs/")) == [], "a front end has no right to write where models lie"
 
 
 @pytest.mark.parametrize("photo", [None, b"another photo"])

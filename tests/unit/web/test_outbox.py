@@ -81,7 +81,7 @@ def test_a_correction_reaches_the_bucket_with_its_photo(desk):
     feedback = desk.correct()
     assert deliver_outbox(desk.corrections, desk.registry, now=NOW).sent == 1
     assert list(desk.registry.feedback()) == [feedback]
-    with desk.registry.open_blob(feedback.photo_sha256) as stream:
+    with desk.registry.open_photo(feedback.photo_sha256) as stream:
         assert stream.read() == PHOTO
     assert desk.corrections.waiting_count() == 0
     assert deliver_outbox(desk.corrections, desk.registry, now=NOW).sent == 0
@@ -238,7 +238,7 @@ def test_kill_9_at_every_step_loses_nothing_that_was_acknowledged(memory_path):
         if "thanked" in told:
             assert len(arrived) == 1, f"step {step}: {told}"
         for feedback in arrived:
-            with desk.registry.open_blob(feedback.photo_sha256) as stream:
+            with desk.registry.open_photo(feedback.photo_sha256) as stream:
                 assert stream.read() == PHOTO
         if "answered" in told:
             assert desk.receipts.get(f"{1:032x}") == receipt(1)
