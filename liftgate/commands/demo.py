@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -20,6 +22,12 @@ def command(store: str, keep: bool, port: int, folder: Path) -> None:
     from liftgate.demo.narration import Narrator
     from liftgate.demo.stage import run_demo
 
+    # Ended by SIGTERM, it takes the processes that it started with it, as it does at Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     narrator = Narrator()
     images = fetch_images(default_cache(), say=narrator.say)
     run_demo(folder=folder.absolute(), images=images, is_s3=store == "s3", is_kept=keep, port=port, narrator=narrator)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
