@@ -1,9 +1,15 @@
-"""What holds for every test: marks come from the folder, HOME is empty, no TensorFlow chatter."""
+"""What holds for every test: marks come from the folder, HOME is empty, no TensorFlow chatter; and shared fixtures."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -40,3 +46,61 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def repository() -> Path:
     """The root of the source tree."""
     return _REPOSITORY
+
+
+def _load(name: str) -> ModuleType:
+    """Load tests/<name>.py: with importmode=importlib the tests folder is on no path."""
+    if name not in sys.modules:
+        path = _TESTS / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        # Set before it runs: dataclasses look their module up by name.
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+SignedSite = _load("signed_site").SignedSite
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A directory where nothing waits for a disk: these tests are about order and signatures."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def site(memory_path: Path) -> SignedSite:
+    """A site where one of alice and bob must approve, with nothing released."""
+    return SignedSite(memory_path).initialise()
+
+
+@pytest.fixture
+def strict_site(memory_path: Path) -> SignedSite:
+    """A site where both alice and bob must approve."""
+    return SignedSite(memory_path, threshold=2).initialise()
+
+
+@pytest.fixture(scope="session")
+def training_lab() -> ModuleType:
+    """The module tests/training_lab.py."""
+    return _load("training_lab")
+
+
+@pytest.fixture(scope="session")
+def digits_dir(training_lab: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder with scikit-learn's digits."""
+    directory: Path = tmp_path_factory.mktemp("digits") / "dataset"
+    training_lab.write_digits(directory)
+    return directory
+
+
+@pytest.fixture
+def training(training_lab: ModuleType, digits_dir: Path, tmp_path: Path) -> Any:
+    """A quick training of the digits, into runs of its own."""
+    config_path = tmp_path / "training.toml"
+    config_path.write_text(training_lab.QUICK)
+    return training_lab.Training(digits_dir, config_path, tmp_path / "runs")

@@ -18,6 +18,33 @@ from liftgate.demo.narration import Narrator
 
 _MARKER = ".liftgate-demo"
 _SHOWN_LINES = 4
+_TRAINING_TABLES = """
+[keys]
+root = ["keys/root"]
+approver = "keys/approver"
+releaser = "keys/releaser"
+
+[training]
+runs_dir = "runs"
+data_dir = "dataset"
+inventory = {inventory}
+trained_by = "trainer"
+
+[validation]
+holdout_dir = "holdout"
+policy_path = "policy.toml"
+"""
+_SERVING_TABLES = """
+[agent]
+host = "serving-host-1"
+models_dir = "models"
+server_address = {address}
+poll_seconds = 0.5
+bake_seconds = 600
+
+[web]
+data_dir = "web"
+"""
 
 
 class DemoError(LiftgateError):
@@ -135,52 +162,8 @@ def make_sites(
     training, serving = folder / "training-site", folder / "serving-site"
     for site in (training, serving):
         site.mkdir(parents=True)
-    store_table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in store.items())
-    (training / "liftgate.toml").write_text(
-        f"""\
-model = "photos"
-
-[store]
-{store_table}
-[trust]
-metadata_dir = "metadata"
-root_path = "root.json"
-
-[keys]
-root = ["keys/root"]
-approver = "keys/approver"
-releaser = "keys/releaser"
-
-[training]
-runs_dir = "runs"
-data_dir = "dataset"
-inventory = {json.dumps(str(inventory))}
-trained_by = "trainer"
-
-[validation]
-holdout_dir = "holdout"
-policy_path = "policy.toml"
-"""
-    )
-    (serving / "liftgate.toml").write_text(
-        f"""\
-model = "photos"
-
-[store]
-{store_table}
-[trust]
-metadata_dir = "metadata"
-root_path = "root.json"
-
-[agent]
-host = "serving-host-1"
-models_dir = "models"
-server_address = "unix:{socket}"
-poll_seconds = 0.5
-bake_seconds = 600
-
-[web]
-data_dir = "web"
-"""
-    )
+    table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in store.items())
+    common = f'model = "photos"\n\n[store]\n{table}\n[trust]\nmetadata_dir = "metadata"\nroot_path = "root.json"\n'
+    (training / "liftgate.toml").write_text(common + _TRAINING_TABLES.format(inventory=json.dumps(str(inventory))))
+    (serving / "liftgate.toml").write_text(common + _SERVING_TABLES.format(address=json.dumps(f"unix:{socket}")))
     return Site(training, environment, narrator), Site(serving, environment, narrator)
