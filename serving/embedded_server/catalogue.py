@@ -7,7 +7,7 @@ One lock guards it all and is held for microseconds, never while a model loads o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,21 @@ class LoadedModel(Protocol):
 
     def run(self, feeds: Mapping[str, Any], fetches: list[str], *, timeout_seconds: float | None) -> list[Any]:
         """Run the graph: arrays by tensor name in, arrays in the order of `fetches` out."""
+        ...
+
+    def submit(
+        self,
+        feeds: Mapping[str, Any],
+        fetches: list[str],
+        *,
+        timeout_seconds: float | None,
+        done: Callable[[list[Any] | StatusError], None],
+    ) -> None:
+        """Run the graph elsewhere and return at once.
+
+        `done` is called exactly once, from any thread, with the arrays or the error; it may neither
+        block nor raise.
+        """
         ...
 
     def close(self) -> None:
@@ -82,9 +97,8 @@ class Catalogue:
             raise not_found(f"Could not find {what} of model {model}")
         return found
 
-    @contextmanager
-    def borrow(self, model: str, *, version: int | None = None, label: str | None = None) -> Iterator[ModelVersion]:
-        """Yield the version that answers; it stays loaded until the block ends.
+    def take(self, model: str, *, version: int | None = None, label: str | None = None) -> ModelVersion:
+        """Return the version that answers; it stays loaded until it is given back.
 
         Raises:
             StatusError: NOT_FOUND: no such model or version; INVALID_ARGUMENT: no such label.
@@ -92,13 +106,27 @@ class Catalogue:
         with self.changed:
             entry = self._choose(model, version, label)
             entry.requests += 1
+            return entry
+
+    def give_back(self, entry: ModelVersion) -> None:
+        """End what `take` began, once, when the answer is complete."""
+        with self.changed:
+            entry.requests -= 1
+            if not entry.requests and entry.stage is Stage.UNLOADING:
+                self.changed.notify_all()
+
+    @contextmanager
+    def borrow(self, model: str, *, version: int | None = None, label: str | None = None) -> Iterator[ModelVersion]:
+        """Take a version for the length of a block.
+
+        Raises:
+            StatusError: as `take`.
+        """
+        entry = self.take(model, version=version, label=label)
         try:
             yield entry
         finally:
-            with self.changed:
-                entry.requests -= 1
-                if not entry.requests and entry.stage is Stage.UNLOADING:
-                    self.changed.notify_all()
+            self.give_back(entry)
 
     def _choose(self, model: str, version: int | None, label: str | None) -> ModelVersion:
         if label is not None:
