@@ -61,6 +61,8 @@ class ModelVersion:
     error: StatusError | None = None
     loaded: LoadedModel | None = None
     failed_attempts: int = 0
+    # What lay there when it failed: it is tried again once that is something else.
+    fingerprint: tuple[tuple[str, int, int], ...] = ()
     requests: int = 0
     is_started: bool = False
     is_dismissed: bool = False

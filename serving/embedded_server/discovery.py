@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def find_versions(model: ServedModel) -> dict[int, Path]:
         ) from None
     numbers = {name: int(name) for name in names if _INTEGER.fullmatch(name)}
     return {number: model.base_path / name for name, number in numbers.items() if number <= _MAX_VERSION}
+
+
+def fingerprint(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size in bytes and time of change in ns of everything below `path`; empty when it is gone.
+
+    Equal fingerprints of two moments mean that nobody wrote in between.
+    """
+    found = []
+    for file in path.rglob("*"):
+        with suppress(OSError):
+            status = file.stat()
+            found.append((str(file), status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def choose_versions(found: Mapping[int, Path], policy: VersionPolicy) -> dict[int, Path]:

@@ -2,7 +2,7 @@
 
 Its place in the flow: `apply` takes a configuration, a thread polls the base paths, and loads run
 in threads of their own at low priority, so that answering requests comes first. A version that does
-not load leaves the old one serving.
+not load leaves the old one serving, and is tried again when its files have changed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.embedded_server.catalogue import Catalogue, LoadedModel, ModelVersion
-from serving.embedded_server.discovery import ServedModel, choose_versions, find_versions
+from serving.embedded_server.discovery import ServedModel, choose_versions, find_versions, fingerprint
 from serving.embedded_server.status import Code, StatusError
-from serving.embedded_server.transition import Stage, next_step
+from serving.embedded_server.transition import Stage, Transition, availability_preserving
 
 _LOG = logging.getLogger(__name__)
 _LOAD_NICENESS = 10
@@ -35,6 +35,7 @@ class LifecycleSettings:
     max_load_retries: int = 5
     load_retry_seconds: float = 60.0
     load_threads: int = 1
+    transition: Transition = availability_preserving
 
 
 class Lifecycle:
@@ -42,13 +43,13 @@ class Lifecycle:
 
     Args:
         catalogue: where versions live and requests find them.
-        load: loads and warms up the version at a path; raises StatusError when it cannot.
+        load: loads and warms up a version; raises StatusError when it cannot.
         settings: intervals and limits; a `poll_seconds` of 0 or less looks at the base paths only
             when a configuration is applied.
     """
 
     def __init__(
-        self, catalogue: Catalogue, *, load: Callable[[Path], LoadedModel], settings: LifecycleSettings
+        self, catalogue: Catalogue, *, load: Callable[[ModelVersion], LoadedModel], settings: LifecycleSettings
     ) -> None:
         self._catalogue = catalogue
         self._changed = catalogue.changed
@@ -58,6 +59,7 @@ class Lifecycle:
         self._wanted: dict[str, dict[int, Path]] = {}
         self._not_found: dict[str, StatusError] = {}
         self._retries: list[tuple[float, ModelVersion]] = []
+        self._last_seen: dict[ModelVersion, tuple[tuple[str, int, int], ...]] = {}
         self._config_lock = threading.Lock()
         self._stopping = threading.Event()
         self._loaders = ThreadPoolExecutor(
@@ -128,9 +130,27 @@ class Lifecycle:
                 self._not_found[name] = error
                 continue
             self._not_found.pop(name, None)
-            self._want(name, choose_versions(found, model.policy))
+            wanted = choose_versions(found, model.policy)
+            self._forget_mended(name, wanted)
+            self._want(name, wanted)
         for name in set(self._wanted) - set(self._models):
             self._want(name, {})
+
+    def _forget_mended(self, name: str, wanted: Mapping[int, Path]) -> None:
+        """Let a version that failed be loaded anew when its files were changed and are at rest.
+
+        The real server never tries it again: a copy that was still under way stays broken for ever.
+        """
+        with self._changed:
+            entries = [entry for entry in self._catalogue.versions(name).values() if entry.version in wanted]
+        failed = [entry for entry in entries if entry.stage is Stage.ENDED and entry.error and not entry.is_dismissed]
+        for entry in failed:
+            found, seen = fingerprint(entry.path), self._last_seen.pop(entry, None)
+            if found != entry.fingerprint and found == seen:
+                _LOG.info("model %s version %d: its files have changed, it is tried again", name, entry.version)
+                entry.is_dismissed = True
+            elif found != entry.fingerprint:
+                self._last_seen[entry] = found
 
     def _want(self, name: str, wanted: dict[int, Path]) -> None:
         with self._changed:
@@ -153,7 +173,8 @@ class Lifecycle:
             entry_or_none = versions.get(version)
             if entry_or_none is None or (entry_or_none.stage is Stage.ENDED and entry_or_none.is_dismissed):
                 versions[version] = ModelVersion(name, version, path)
-        while step := next_step({version: entry.stage for version, entry in versions.items()}, wanted.keys()):
+        transition = self._settings.transition
+        while step := transition({version: entry.stage for version, entry in versions.items()}, wanted.keys()):
             entry = versions[step.version]
             if step.action == "load":
                 entry.stage = Stage.LOADING
@@ -206,9 +227,10 @@ class Lifecycle:
                 return self._advance(entry.model)
             entry.is_started = True
             self._changed.notify_all()
+        entry.fingerprint = fingerprint(entry.path)
         began = time.monotonic()
         try:
-            loaded = self._load_model(entry.path)
+            loaded = self._load_model(entry)
         except StatusError as error:
             return self._fail(entry, error)
         except Exception as error:  # noqa: BLE001  (the edge of this thread: the version must not stay LOADING)

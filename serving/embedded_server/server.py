@@ -15,7 +15,7 @@ from queue import SimpleQueue
 
 import grpc
 
-from serving.embedded_server.catalogue import Catalogue
+from serving.embedded_server.catalogue import Catalogue, ModelVersion
 from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
 from serving.embedded_server.grpc_services import GrpcServices
@@ -167,11 +167,12 @@ def _first_models(flags: Flags) -> tuple[ServedModel, ...]:
     return (ServedModel(name=flags.model_name, base_path=base_path),)
 
 
-def _loader(flags: Flags) -> Callable[[Path], Session]:
+def _loader(flags: Flags) -> Callable[[ModelVersion], Session]:
     intra, inter = _threads(flags)
     tags = tuple(flags.saved_model_tags.split(","))
 
-    def load(path: Path) -> Session:
+    def load(entry: ModelVersion) -> Session:
+        path = entry.path
         session = load_session(path, tags=tags, intra_op_threads=intra, inter_op_threads=inter)
         if flags.enable_model_warmup:
             try:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from serving.embedded_server.catalogue import Catalogue
+from serving.embedded_server.catalogue import Catalogue, ModelVersion
 from serving.embedded_server.discovery import ServedModel, VersionPolicy
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
 from serving.embedded_server.status import Code, StatusError
-from serving.embedded_server.transition import Stage
+from serving.embedded_server.transition import Stage, resource_preserving
 
 PATIENCE_SECONDS = 10
 
@@ -41,7 +41,8 @@ class Loader:
         self.loads: list[str] = []
         self.models: dict[str, FakeModel] = {}
 
-    def __call__(self, path: Path) -> FakeModel:
+    def __call__(self, entry: ModelVersion) -> FakeModel:
+        path = entry.path
         self.loads.append(path.name)
         if path.name in self.held:
             assert self.release.wait(PATIENCE_SECONDS)
@@ -141,6 +142,35 @@ def test_a_failed_version_is_not_tried_again_until_it_was_dropped(bench: Bench) 
     bench.want(1)
     bench.want(1, 2)
     bench.wait_for(v1=Stage.READY, v2=Stage.READY)
+
+
+def test_a_failed_version_is_tried_again_once_its_files_have_changed_and_are_at_rest(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, LifecycleSettings(poll_seconds=0.01, max_load_retries=0))
+    bench.put(1, 2)
+    bench.loader.broken = {"2"}
+    bench.lifecycle.apply([ServedModel("m", tmp_path)], may_new_labels_wait=False)
+    bench.wait_for(v2=Stage.ENDED)
+    (tmp_path / "2/saved_model.pb").write_bytes(b"the rest of the copy")
+    bench.wait(lambda: len(bench.loader.loads) >= 2)
+    bench.wait_for(v2=Stage.ENDED)
+    bench.loader.broken = set()
+    (tmp_path / "2/saved_model.pb").write_bytes(b"and now whole")
+    bench.wait_for(v2=Stage.READY)
+    bench.lifecycle.stop()
+    assert bench.loader.loads == ["2", "2", "2"]
+
+
+def test_resource_preserving_has_only_one_version_in_memory_at_a_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, LifecycleSettings(poll_seconds=0, transition=resource_preserving))
+    bench.put(1, 2)
+    bench.want(1)
+    bench.wait_for(v1=Stage.READY)
+    with bench.catalogue.borrow("m"):
+        bench.want(2)
+        bench.wait_for(v1=Stage.UNLOADING, v2=Stage.NEW)
+        assert not bench.loader.models["1"].is_closed
+    bench.wait_for(v1=Stage.ENDED, v2=Stage.READY)
+    bench.lifecycle.stop()
 
 
 def test_an_unexpected_error_of_the_loader_ends_the_version_instead_of_hanging_it(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.embedded_server.discovery import ServedModel, VersionPolicy, choose_versions, find_versions
 from serving.embedded_server.server_config import read_config_file
 from serving.embedded_server.status import Code, StatusError
-from serving.embedded_server.transition import Stage, Step, next_step
+from serving.embedded_server.transition import Stage, Step, availability_preserving, resource_preserving
 
 NUMBERS = st.integers(0, 6)
 
@@ -56,26 +56,26 @@ def test_policies_choose(policy: VersionPolicy, chosen: list[int]) -> None:
 
 
 def test_a_new_version_is_loaded_before_the_old_one_goes() -> None:
-    assert next_step({1: Stage.READY, 2: Stage.NEW}, {2}) == Step("load", 2)
-    assert next_step({1: Stage.READY, 2: Stage.LOADING}, {2}) is None
-    assert next_step({1: Stage.READY, 2: Stage.READY}, {2}) == Step("unload", 1)
+    assert availability_preserving({1: Stage.READY, 2: Stage.NEW}, {2}) == Step("load", 2)
+    assert availability_preserving({1: Stage.READY, 2: Stage.LOADING}, {2}) is None
+    assert availability_preserving({1: Stage.READY, 2: Stage.READY}, {2}) == Step("unload", 1)
 
 
 def test_a_version_that_failed_leaves_the_old_one_alone() -> None:
-    assert next_step({1: Stage.READY, 2: Stage.ENDED}, {2}) is None
+    assert availability_preserving({1: Stage.READY, 2: Stage.ENDED}, {2}) is None
 
 
 def test_of_several_unwanted_versions_one_is_kept_until_a_wanted_one_is_ready() -> None:
-    assert next_step({1: Stage.READY, 2: Stage.READY, 3: Stage.LOADING}, {3}) == Step("unload", 1)
-    assert next_step({1: Stage.ENDED, 2: Stage.READY, 3: Stage.LOADING}, {3}) is None
+    assert availability_preserving({1: Stage.READY, 2: Stage.READY, 3: Stage.LOADING}, {3}) == Step("unload", 1)
+    assert availability_preserving({1: Stage.ENDED, 2: Stage.READY, 3: Stage.LOADING}, {3}) is None
 
 
 def test_when_nothing_is_wanted_everything_goes() -> None:
-    assert next_step({1: Stage.READY, 2: Stage.READY}, set()) == Step("unload", 1)
+    assert availability_preserving({1: Stage.READY, 2: Stage.READY}, set()) == Step("unload", 1)
 
 
 def test_the_highest_new_version_loads_first() -> None:
-    assert next_step({1: Stage.NEW, 3: Stage.NEW, 2: Stage.NEW}, {1, 2, 3}) == Step("load", 3)
+    assert availability_preserving({1: Stage.NEW, 3: Stage.NEW, 2: Stage.NEW}, {1, 2, 3}) == Step("load", 3)
 
 
 @given(
@@ -89,7 +89,7 @@ def test_from_any_state_it_ends_and_never_stops_answering_on_the_way(
     stages = dict.fromkeys(wanted, Stage.NEW) | stages
     was_answering = Stage.READY in stages.values()
     for _, does_load in zip(range(20), outcomes, strict=True):
-        step = next_step(stages, wanted)
+        step = availability_preserving(stages, wanted)
         if step is None:
             break
         if step.action == "load":
@@ -100,9 +100,32 @@ def test_from_any_state_it_ends_and_never_stops_answering_on_the_way(
             stages[step.version] = Stage.UNLOADING
         if wanted and was_answering:
             assert Stage.READY in stages.values()
-    assert next_step(stages, wanted) is None
+    assert availability_preserving(stages, wanted) is None
     if any(stages.get(version) is Stage.READY for version in wanted):
         assert not [v for v, stage in stages.items() if stage is Stage.READY and v not in wanted]
+
+
+def test_resource_preserving_loads_only_when_the_old_ones_are_gone() -> None:
+    assert resource_preserving({1: Stage.READY, 2: Stage.NEW}, {2}) == Step("unload", 1)
+    assert resource_preserving({1: Stage.UNLOADING, 2: Stage.NEW}, {2}) is None
+    assert resource_preserving({1: Stage.LOADING, 2: Stage.NEW}, {2}) is None
+    assert resource_preserving({1: Stage.ENDED, 2: Stage.NEW}, {2}) == Step("load", 2)
+
+
+@given(stages=st.dictionaries(NUMBERS, st.sampled_from(list(Stage))), wanted=st.frozensets(NUMBERS))
+def test_resource_preserving_ends_with_nothing_unwanted_in_memory(
+    stages: dict[int, Stage], wanted: frozenset[int]
+) -> None:
+    stages = dict.fromkeys(wanted, Stage.NEW) | stages
+    for _ in range(20):
+        step = resource_preserving(stages, wanted)
+        if step is None:
+            break
+        if step.action == "load":
+            assert not [v for v, stage in stages.items() if stage is Stage.READY and v not in wanted]
+        stages[step.version] = Stage.READY if step.action == "load" else Stage.ENDED
+    assert resource_preserving(stages, wanted) is None
+    assert not [v for v, stage in stages.items() if stage is Stage.READY and v not in wanted]
 
 
 def test_a_config_file_is_read_with_policies_and_labels(tmp_path: Path) -> None:
