@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from serving.embedded_server.catalogue import LoadedModel
 from serving.embedded_server.predict import run_predict
 from serving.embedded_server.status import Code, StatusError, invalid_argument
-from serving.protos import runtime_pb2
+from serving.protos import tfs_pb2
 
 WARM_UP_PATH = Path("assets.extra/tf_serving_warmup_requests")
 _MAX_RECORDS = 1000
@@ -46,12 +46,12 @@ def warm_up(model: LoadedModel, version_path: Path, *, iterations: int) -> int:
 
 def _run(model: LoadedModel, record: bytes, *, iterations: int) -> None:
     try:
-        log = runtime_pb2.PredictionLog.FromString(record)
+        log = tfs_pb2.PredictionLog.FromString(record)
     except DecodeError as error:
         raise invalid_argument(f"Failed to parse warmup record: {error}") from None
     kind = log.WhichOneof("log_type")
     if kind != "predict_log":
-        number = runtime_pb2.PredictionLog.DESCRIPTOR.fields_by_name[kind].number if kind else 0
+        number = tfs_pb2.PredictionLog.DESCRIPTOR.fields_by_name[kind].number if kind else 0
         raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
     for _ in range(iterations):
         run_predict(model, log.predict_log.request, timeout_seconds=None)

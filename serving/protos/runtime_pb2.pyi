@@ -42,25 +42,3 @@ class MetaGraph(_message.Message):
     saver_def: SaverDef
     signature_def: _containers.MessageMap[str, _tfs_pb2.SignatureDef]
     def __init__(self, saver_def: _Optional[_Union[SaverDef, _Mapping]] = ..., signature_def: _Optional[_Mapping[str, _tfs_pb2.SignatureDef]] = ...) -> None: ...
-
-class PredictLog(_message.Message):
-    __slots__ = ("request",)
-    REQUEST_FIELD_NUMBER: _ClassVar[int]
-    request: _tfs_pb2.PredictRequest
-    def __init__(self, request: _Optional[_Union[_tfs_pb2.PredictRequest, _Mapping]] = ...) -> None: ...
-
-class PredictionLog(_message.Message):
-    __slots__ = ("classify_log", "regress_log", "predict_log", "multi_inference_log", "session_run_log", "predict_streamed_log")
-    CLASSIFY_LOG_FIELD_NUMBER: _ClassVar[int]
-    REGRESS_LOG_FIELD_NUMBER: _ClassVar[int]
-    PREDICT_LOG_FIELD_NUMBER: _ClassVar[int]
-    MULTI_INFERENCE_LOG_FIELD_NUMBER: _ClassVar[int]
-    SESSION_RUN_LOG_FIELD_NUMBER: _ClassVar[int]
-    PREDICT_STREAMED_LOG_FIELD_NUMBER: _ClassVar[int]
-    classify_log: bytes
-    regress_log: bytes
-    predict_log: PredictLog
-    multi_inference_log: bytes
-    session_run_log: bytes
-    predict_streamed_log: bytes
-    def __init__(self, classify_log: _Optional[bytes] = ..., regress_log: _Optional[bytes] = ..., predict_log: _Optional[_Union[PredictLog, _Mapping]] = ..., multi_inference_log: _Optional[bytes] = ..., session_run_log: _Optional[bytes] = ..., predict_streamed_log: _Optional[bytes] = ...) -> None: ...
