@@ -1,4 +1,4 @@
-"""The flags of tensorflow_model_server, as far as they are honoured here, and three of our own.
+"""The flags of tensorflow_model_server, as far as they are honoured here, and a few of our own.
 
 Its place in the flow: the first thing that `python -m serving.embedded_server` reads. An unknown
 flag is an error; a flag of the real server that does nothing here is taken, and said so at start.
@@ -15,8 +15,8 @@ from typing import Any
 from artifact_sync.errors import SettingsError
 
 
-def _flag(default: Any, help_text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def _flag(default: Any, help_text: str, *, choices: tuple[str, ...] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,31 @@ class Flags:
     max_num_load_retries: int = _flag(5, "how often to try again a version that does not load")
     load_retry_interval_micros: int = _flag(60_000_000, "how long to wait between tries")
     num_load_threads: int = _flag(0, "how many versions load at once; 0: one, in a thread of its own")
+    transition_policy: str = _flag(
+        "availability_preserving",
+        "or resource_preserving: unload the old version before the new one loads, nothing answers meanwhile (own flag)",
+        choices=("availability_preserving", "resource_preserving"),
+    )
     enable_model_warmup: bool = _flag(True, "run assets.extra/tf_serving_warmup_requests before a version is available")
     num_request_iterations_for_warmup: int = _flag(1, "how often to run each warm-up request")
+    enable_batching: bool = _flag(False, "run requests that wait together as one")
+    batching_parameters_file: str = _flag("", "text BatchingParameters, for --enable_batching")
+    enable_per_model_batching_parameters: bool = _flag(
+        False,
+        "with --enable_batching: take batching_params.pbtxt of each version instead; without one it is not batched",
+    )
+    monitoring_config_file: str = _flag("", "text MonitoringConfig: Prometheus metrics at a path of the REST port")
+    ssl_config_file: str = _flag("", "text SSLConfig: TLS for gRPC, mutual with client_verify")
+    enable_signature_method_name_check: bool = _flag(
+        False, "let Classify and Regress run only signatures whose method_name says so"
+    )
+    enable_serialization_as_tensor_content: bool = _flag(False, "answer Predict in tensor_content, not in typed fields")
     saved_model_tags: str = _flag("serve", "comma-separated tags of the graph to load")
     grpc_max_threads: int = _flag(0, "threads that answer gRPC; 0: four for each CPU")
+    max_request_mebibytes: int = _flag(512, "largest gRPC request; 0: no limit, as the real server (own flag)")
+    enable_grpc_reflection: bool = _flag(False, "tell tools such as grpcurl what is served (own flag)")
     rest_api_timeout_in_ms: int = _flag(30_000, "how long a REST request may take")
+    rest_api_enable_cors_support: bool = _flag(False, "let scripts of other sites call REST from browsers")
     tensorflow_session_parallelism: int = _flag(0, "threads of both kinds below; 0: as said there")
     tensorflow_intra_op_parallelism: int = _flag(
         0, "threads inside one operation; 0: one, raise it for large models with few clients"
@@ -60,16 +80,7 @@ class Flags:
 
 
 NOT_HONOURED = {
-    **dict.fromkeys(
-        ("enable_batching", "enable_per_model_batching_parameters", "batching_parameters_file"),
-        "requests are not batched",
-    ),
-    "monitoring_config_file": "there are no Prometheus metrics",
-    "ssl_config_file": "connections are not encrypted; keep to the loopback or a Unix socket",
-    "use_alts_credentials": "there is no ALTS",
-    "rest_api_enable_cors_support": "no CORS headers are sent",
-    "enable_signature_method_name_check": "Classify and Regress are not served",
-    "enable_serialization_as_tensor_content": "answers are in typed fields",
+    "use_alts_credentials": "there is no ALTS; use --ssl_config_file",
     "thread_pool_factory_config_file": "TensorFlow's own threads are used",
     "tensorflow_session_config_file": "use --tensorflow_intra_op_parallelism and its like",
     "platform_config_file": "the one platform is tensorflow",
@@ -140,6 +151,9 @@ def _value(name: str, text: str | None) -> Any:
         return value
     if text is None:
         raise SettingsError(f"--{name} refused: it needs a value, --{name}=….")
+    choices = _FIELDS[name].metadata["choices"]
+    if choices and text not in choices:
+        raise SettingsError(f"--{name} refused: {text!r} is none of {', '.join(choices)}.")
     try:
         return kind(text)
     except ValueError:
