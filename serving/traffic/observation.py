@@ -52,6 +52,7 @@ class VersionTraffic(FrozenModel):
             no such label at that moment. They are in neither of the above.
         latency_counts: answered questions by how long the model server took, one count for each bound of
             LATENCY_BOUNDS_MS (not cumulative) and one for what is above; their sum is requests - errors.
+        latency_sum_ms: the sum of the same times in milliseconds.
         top_counts: answered questions by the label that won; labels that never won are not listed.
     """
 
@@ -60,6 +61,7 @@ class VersionTraffic(FrozenModel):
     errors: Count
     fallbacks: Count = 0
     latency_counts: tuple[Count, ...]
+    latency_sum_ms: Annotated[float, Field(ge=0)] = 0.0
     top_counts: dict[str, Count]
 
     @model_validator(mode="after")
@@ -76,14 +78,15 @@ class ShadowTraffic(FrozenModel):
     """How copies of people's requests were answered by a version that nobody sees.
 
     Args:
-        version: the version that the copies were meant for.
-        compared: copies that were answered and compared with the answer that the person got.
+        version: the version that answered the copies, as the model server named it; for a copy without an
+            answer the version that the release gave to the shadow.
+        compared: copies that were answered and compared with the answer of the stable version that a person got.
         agreed: of those, the ones where the same label won.
         score_distance_sum: sum over `compared` of the total variation distance, 0 (same) to 1, over the labels
             that both versions have; see shadow.score_distance.
         score_distance_max: the largest of them.
         dropped: copies that were not made because too many waited already.
-        failed: copies without a usable answer: refused, late, missing label, or another version.
+        failed: copies without a usable answer: refused, late, or no such label on the server.
     """
 
     version: Number
