@@ -4,6 +4,7 @@ Its place in the flow: the front end predicts through it, the agent reloads and 
 the gate judges through it. Nothing here imports TensorFlow.
 """
 
+from serving.model_server.channel import ServerTls
 from serving.model_server.config_text import model_config_text
 from serving.model_server.grpc_client import GrpcModelServer
 from serving.model_server.interface import (
@@ -22,6 +23,7 @@ __all__ = [
     "ModelServer",
     "ModelSignature",
     "Prediction",
+    "ServerTls",
     "TensorSignature",
     "VersionState",
     "VersionStatus",

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from artifact_sync.errors import InputError, ModelServerError, ModelServerUnavailableError
+from artifact_sync.errors import InputError, ModelServerError, ModelServerUnavailableError, SettingsError
+from serving.model_server.channel import ServerTls, open_channel
 from serving.model_server.config_text import model_config_message
 from serving.model_server.interface import (
     PREDICT_TIMEOUT_SECONDS,
@@ -27,28 +28,13 @@ from serving.model_server.interface import (
 )
 from serving.model_server.tensors import pixels_to_tensor, tensor_signature, tensor_to_scores
 from serving.protos import tfs_pb2
+from serving.tls_files import FileState
 
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _QUESTION_TIMEOUT_SECONDS = 10.0
-
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # A dead peer is noticed while calls wait on it; idle connections are left alone, because
-    # servers cut off clients that ping without a call.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # gRPC's own back-off grows to two minutes; a restarted server is back within seconds.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # The model server is beside us: a proxy named in the environment is for other traffic.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -60,6 +46,8 @@ class GrpcModelServer:
 
     Args:
         target: "host:port" or "unix:/absolute/path".
+        tls: the files for TLS; None for a server that speaks without. Files that were replaced are
+            used for the calls after that, while calls under way keep their connection.
         signature_name: the signature that predict asks for.
         input_name: the name of its uint8 input.
         scores_name: the name of its float32 output.
@@ -69,11 +57,18 @@ class GrpcModelServer:
         self,
         target: str,
         *,
+        tls: ServerTls | None = None,
         signature_name: str = "serving_default",
         input_name: str = "pixels",
         scores_name: str = "probabilities",
     ) -> None:
+        if tls is not None and tls.server_name is None and target.startswith("unix:"):
+            raise SettingsError(
+                f"TLS to {target} refused: a socket has no host name to compare the certificate with. Set server_name."
+            )
         self.target = target
+        self._tls = tls
+        self._tls_state: FileState = ()
         self._signature_name = signature_name
         self._input_name = input_name
         self._scores_name = scores_name
@@ -186,17 +181,40 @@ class GrpcModelServer:
         return response
 
     def _call(self, method: str, response_type: type[_Response]) -> Callable[..., Message]:
+        if self._tls is not None:
+            self._follow_tls_files(self._tls)
         call = self._calls.get(method)
         if call is not None:
             return call
         with self._lock:
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+                self._channel = open_channel(self.target, self._tls)
             call = self._channel.unary_unary(
                 method, request_serializer=_bytes_of, response_deserializer=response_type.FromString
             )
             self._calls[method] = call
             return call
+
+    def _follow_tls_files(self, tls: ServerTls) -> None:
+        """Open a new channel when a file of `tls` changed; calls under way end on the old one.
+
+        Three stat(2) a call, some 5 us. Files that cannot be used leave the connection that there is:
+        they may be in the midst of being replaced.
+        """
+        state = tls.state
+        if not state or state == self._tls_state:
+            return
+        with self._lock:
+            if state == self._tls_state:
+                return
+            try:
+                channel = open_channel(self.target, tls)
+            except SettingsError:
+                if self._channel is None:
+                    raise
+                return
+            # The old channel is not closed: that would cancel calls. It ends with the last of them.
+            self._channel, self._calls, self._tls_state = channel, {}, state
 
     def _translated(self, error: grpc.RpcError, *, method: str, model: str, timeout_seconds: float) -> ModelServerError:
         code, verb, details = error.code(), method.rpartition("/")[2], error.details()
