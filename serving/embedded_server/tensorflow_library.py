@@ -40,7 +40,7 @@ class TensorFlowLibrary:
     def __init__(self, directory: Path) -> None:
         # Order matters: the second finds the symbols of the first, which must be visible to all.
         paths = [str(directory / name) for name in ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")]
-        framework, library = (ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL) for path in paths)
+        framework, library = (ctypes.CDLL(path, mode=ctypes.RTLD_LOCAL) for path in paths)
         quick_framework, quick_library = (ctypes.PyDLL(path) for path in paths)
 
         def slow(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
