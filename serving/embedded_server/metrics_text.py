@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -18,21 +18,12 @@ Labels = tuple[tuple[str, str], ...]
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-@dataclass
-class Histogram:
+class Histogram(Protocol):
     """Values counted by bucket; `bounds` are the upper ends, the last bucket has none."""
 
     bounds: Sequence[float]
-    counts: list[int] = field(default_factory=list)
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = self.counts or [0] * (len(self.bounds) + 1)
-
-    def add(self, other: Histogram) -> None:
-        """Take another's values in; both have the same bounds."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
+    counts: list[int]
+    total: float
 
 
 @dataclass(frozen=True)
@@ -72,12 +63,12 @@ def exposition(families: Iterable[Family]) -> str:
 
 
 def _sample_lines(name: str, labels: str, value: float | Histogram | tuple[int, float]) -> list[str]:
-    if isinstance(value, Histogram):
-        return _histogram_lines(name, labels, value)
+    if isinstance(value, int | float):
+        return [f"{name}{{{labels}}} {_number(value)}"]
     if isinstance(value, tuple):
         count, total = value
         return [f"{name}_sum{{{labels}}} {_number(total)}", f"{name}_count{{{labels}}} {count}"]
-    return [f"{name}{{{labels}}} {_number(value)}"]
+    return _histogram_lines(name, labels, value)
 
 
 def _histogram_lines(name: str, labels: str, histogram: Histogram) -> list[str]:
