@@ -58,7 +58,7 @@ class ServerMemory:
             found += [(limit - used, limit, "its control group") for limit, used in self._groups(pid)]
         if not found:
             return MemoryReading(headroom_bytes=None, limit_bytes=None, server_bytes=server_bytes, source="not known")
-        headroom, limit, source = min(found)
+        headroom, limit, source = min(found, key=lambda one: one[0])
         return MemoryReading(headroom_bytes=headroom, limit_bytes=limit, server_bytes=server_bytes, source=source)
 
     def _groups(self, pid: int) -> Iterator[tuple[int, int]]:
