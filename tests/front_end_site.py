@@ -60,7 +60,11 @@ def main() -> None:
     serve(
         settings,
         lambda: open_front_end(
-            settings, registry=site.registry, trusted=site.reader("web"), model_server=ColourServer(folder)
+            settings,
+            registry=site.registry,
+            trusted=site.reader("web"),
+            model_server=ColourServer(folder),
+            shadow_server=ColourServer(folder),
         ),
         on_ready=lambda address: print(address, flush=True),
     )

@@ -16,6 +16,7 @@ from web.problems import API_PREFIX, RequestError
 from web.request_context import request_id
 from web.services import services
 from web.uploads import idempotency_key, photo_of_api
+from web.user_key import user_key_of_api
 
 api = Blueprint("api", __name__, url_prefix=f"{API_PREFIX}v1")
 _KEY_HEADER = "Idempotency-Key"
@@ -26,7 +27,9 @@ _MAX_JSON_BYTES = 16 * 1024
 def classify() -> tuple[Response, int]:
     """Classify one photo: multipart field "photo", or the photo as the body."""
     key = idempotency_key(dict(request.headers), _KEY_HEADER, scope="api")
-    receipt = services().classifier.classify(photo_of_api(request), request_id=request_id(), idempotency_key=key)
+    receipt = services().classifier.classify(
+        photo_of_api(request), request_id=request_id(), user_key=user_key_of_api(), idempotency_key=key
+    )
     return jsonify(_answer(receipt)), 200
 
 

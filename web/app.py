@@ -17,7 +17,9 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import Clock
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelServer
+from serving.traffic.recorder import TrafficRecorder
 from web.api import api
+from web.asking import VersionAsker
 from web.catalog import ModelCatalog
 from web.classification import Classifier, ClassifierSettings
 from web.corrections import CorrectionStore
@@ -30,6 +32,7 @@ from web.receipts import ReceiptStore
 from web.request_context import install_request_context
 from web.services import Services, install_services
 from web.settings import WebSettings
+from web.shadowing import Shadowing
 from web.uploads import PhotoRequest
 
 _FORM_FIELDS_BYTES = 64 * 1024
@@ -46,7 +49,9 @@ def create_app(
     catalog: ModelCatalog,
     decode_pool: DecodePool,
     database: Database,
+    recorder: TrafficRecorder,
     clock: Clock,
+    shadowing: Shadowing | None = None,
 ) -> Flask:
     """Return the front end as a WSGI application.
 
@@ -54,11 +59,13 @@ def create_app(
         settings: sizes, times and names.
         model: the model that is asked.
         secret_key: signs sessions; the same in every process of one front end.
-        model_server: answers for the label "stable".
-        catalog: labels and input contract by version.
+        model_server: answers for the labels "stable" and "canary".
+        catalog: the newest release, and labels and input contract by version.
         decode_pool: decodes photos; must be open while requests are answered.
         database: receipts and corrections.
+        recorder: counts what each version answered.
         clock: the time in receipts and of photos that are kept for a while.
+        shadowing: takes copies of requests for the shadow; without it none are made.
     """
     app = Flask(__name__)
     app.request_class = PhotoRequest
@@ -70,14 +77,22 @@ def create_app(
             model=model,
             instance_name=settings.instance_name,
             top_count=settings.top_count,
-            predict_timeout_seconds=settings.predict_timeout_seconds,
             photo_keep_seconds=settings.photo_keep_seconds,
         ),
-        model_server=model_server,
         catalog=catalog,
-        decode_pool=decode_pool,
+        asker=VersionAsker(
+            model,
+            model_server=model_server,
+            catalog=catalog,
+            decode_pool=decode_pool,
+            recorder=recorder,
+            clock=clock,
+            timeout_seconds=settings.predict_timeout_seconds,
+        ),
         receipts=receipts,
+        photo_limits=decode_pool.limits,
         clock=clock,
+        shadowing=shadowing,
     )
     install_services(
         app.extensions,

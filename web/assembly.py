@@ -21,14 +21,17 @@ from artifact_sync.trust.reader import TrustedReader
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelServer
 from serving.photo_limits import PhotoLimits
+from serving.traffic.recorder import TrafficRecorder
 from web.app import create_app
 from web.catalog import TrustedModelCatalog
 from web.corrections import CorrectionStore
 from web.database import open_database
 from web.known_versions import KnownVersions
+from web.metrics_listener import MetricsListener
 from web.outbox import OutboxCourier
 from web.receipts import ReceiptStore
 from web.settings import WebSettings
+from web.shadowing import Shadowing, ShadowLimits
 
 _SECRET_BYTES = 32
 
@@ -40,6 +43,7 @@ def open_front_end(
     registry: Registry,
     trusted: TrustedReader,
     model_server: ModelServer,
+    shadow_server: ModelServer,
     clock: Clock | None = None,
 ) -> Iterator[Flask]:
     """Yield the application, ready to answer; everything that was started ends with the block.
@@ -48,7 +52,9 @@ def open_front_end(
         settings: see WebSettings.
         registry: the model's part of the bucket, where corrections go.
         trusted: reads the signed releases.
-        model_server: answers for the label "stable".
+        model_server: answers for the labels "stable" and "canary".
+        shadow_server: answers for the label "shadow": the same server over a connection of its own, so that
+            copies never stand before people's requests.
         clock: the machine's own unless another is handed in.
 
     Raises:
@@ -65,6 +71,23 @@ def open_front_end(
         catalog = stack.enter_context(
             TrustedModelCatalog(
                 trusted, known=KnownVersions(database), refresh_seconds=settings.catalog_refresh_seconds
+            )
+        )
+        recorder = TrafficRecorder(model=registry.model, front_end=settings.instance_name, clock=clock)
+        if settings.metrics_address is not None:
+            stack.enter_context(MetricsListener(settings.metrics_address, recorder))
+        shadowing = stack.enter_context(
+            Shadowing(
+                registry.model,
+                model_server=shadow_server,
+                catalog=catalog,
+                recorder=recorder,
+                photo_limits=limits,
+                limits=ShadowLimits(
+                    workers=settings.shadow_workers,
+                    max_waiting=settings.shadow_max_waiting,
+                    timeout_seconds=settings.shadow_timeout_seconds,
+                ),
             )
         )
         stack.enter_context(
@@ -84,7 +107,9 @@ def open_front_end(
             catalog=catalog,
             decode_pool=decode_pool,
             database=database,
+            recorder=recorder,
             clock=clock,
+            shadowing=shadowing,
         )
 
 

@@ -1,4 +1,4 @@
-"""Which model is served, with its labels and input contract, as the signed releases say.
+"""Which versions are served, with their labels and input contracts, as the signed releases say.
 
 Its place in the flow: classification asks it before a photo is decoded and again for the version
 that really answered. It keeps the last good state: an unreachable bucket stops no answers.
@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from artifact_sync.errors import LiftgateError, NotFoundError, StoreError
-from artifact_sync.records import InputContract, VersionRecord
+from artifact_sync.records import InputContract, ReleaseRecord, TrafficShare, VersionRecord
 from artifact_sync.trust.reader import TrustedReader
+from artifact_sync.trust.view import TrustedView
+from serving.traffic.routing import TrafficSplit
 from web.known_versions import KnownVersions
 
 _LOG = logging.getLogger("liftgate.web.catalog")
@@ -32,8 +34,8 @@ class ModelCard:
 class ModelCatalog(Protocol):
     """Where model cards come from; safe to call from several threads."""
 
-    def current(self) -> ModelCard:
-        """Return the stable version of the newest release that is known.
+    def split(self) -> TrafficSplit:
+        """Return what the newest release that is known wants people to be answered by.
 
         Raises:
             LiftgateError: none is known yet; the error says why.
@@ -66,7 +68,8 @@ class TrustedModelCatalog:
         self._refresh_seconds = refresh_seconds
         self._lock = threading.Lock()
         self._cards: dict[int, ModelCard] = {}
-        self._current: ModelCard | None = None
+        self._split: TrafficSplit | None = None
+        self._release: ReleaseRecord | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,19 +86,19 @@ class TrustedModelCatalog:
         if self._thread is not None:
             self._thread.join()
 
-    def current(self) -> ModelCard:
+    def split(self) -> TrafficSplit:
         """See ModelCatalog."""
-        if self._current is not None:
-            return self._current
+        if self._split is not None:
+            return self._split
         try:
             return self.refresh()
         except StoreError:
-            remembered = None if self._known is None else self._known.current()
+            remembered = self._remembered()
             if remembered is None:
                 raise
             # Asking anew is the background's work: people should not wait for a bucket that is away.
-            self._current = _card(remembered)
-            return self._current
+            self._split = remembered
+            return remembered
 
     def card(self, version: int) -> ModelCard:
         """See ModelCatalog."""
@@ -107,8 +110,10 @@ class TrustedModelCatalog:
         with self._lock:
             return self._learn(self._reader.refresh().version(version))
 
-    def refresh(self) -> ModelCard:
-        """Look at the releases now and return the stable version's card.
+    def refresh(self) -> TrafficSplit:
+        """Look at the releases now and return what the newest one wants.
+
+        A canary or shadow that cannot be learned is left out: it must not stop the stable version.
 
         Raises:
             LiftgateError: they cannot be read or believed, or there is none; what was known stays known.
@@ -118,12 +123,43 @@ class TrustedModelCatalog:
             release = view.latest_release()
             if release is None:
                 raise NotFoundError(f"Model {view.model} has no release yet. Promote one with `liftgate promote`.")
-            card = self._cards.get(release.stable) or self._learn(view.version(release.stable))
-            if card != self._current and self._known is not None:
-                self._known.save(view.version(release.stable))
-                self._known.make_current(card.version)
-            self._current = card
-            return card
+            if release.stable not in self._cards:
+                self._learn(view.version(release.stable))
+            split = TrafficSplit(
+                release.stable,
+                canary=self._learned(release.canary, view=view),
+                shadow=self._learned(release.shadow, view=view),
+            )
+            if release != self._release and self._known is not None:
+                self._known.save_release(release)
+            self._release = release
+            self._split = split
+            return split
+
+    def _learned(self, share: TrafficShare | None, *, view: TrustedView) -> TrafficShare | None:
+        """Return a share once its version is known, None when there is none or it cannot be known now."""
+        if share is None or share.version in self._cards:
+            return share
+        try:
+            self._learn(view.version(share.version))
+        except LiftgateError as error:
+            _LOG.warning("a version cannot be learned, nobody is sent to it", extra={"why": str(error)})
+            return None
+        return share
+
+    def _remembered(self) -> TrafficSplit | None:
+        """Return what the database remembers of the newest release, None when it knows of none."""
+        if self._known is None:
+            return None
+        release = self._known.release()
+        if release is None:
+            stable = self._known.current()
+            return None if stable is None else TrafficSplit(stable.version)
+        shares = [
+            share if share is not None and self._known.get(share.version) is not None else None
+            for share in (release.canary, release.shadow)
+        ]
+        return TrafficSplit(release.stable, canary=shares[0], shadow=shares[1])
 
     def _learn(self, record: VersionRecord) -> ModelCard:
         if self._known is not None:

@@ -1,28 +1,31 @@
 """From a photo's bytes to an answer with its receipt.
 
-Its place in the flow: the pages and the API both call `Classifier.classify`. The version that
-really answered goes into the receipt, with the labels of that version.
+Its place in the flow: the pages and the API both call `Classifier.classify`. The user's key decides
+between the stable version and the canary; the version that really answered goes into the receipt,
+with the labels of that version.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
-from numpy.typing import NDArray
 
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import Clock
-from artifact_sync.errors import ModelServerError, ModelServerUnavailableError, PhotoError
+from artifact_sync.errors import LiftgateError, PhotoError
 from artifact_sync.records import LabelScore, Receipt
-from serving.decode_pool import DecodePool
-from serving.model_server import ModelServer, Prediction
+from serving.photo_limits import PhotoLimits
 from serving.photo_privacy import without_metadata
+from serving.traffic.routing import CANARY, STABLE, TrafficSplit, version_label
+from web.asking import Answer, LabelMissingError, VersionAsker
 from web.catalog import ModelCard, ModelCatalog
 from web.receipts import KeptPhoto, ReceiptStore
+from web.shadowing import Shadowing
 
-STABLE = "stable"
+_LOG = logging.getLogger("liftgate.web.classification")
 
 
 @dataclass(frozen=True)
@@ -32,32 +35,52 @@ class ClassifierSettings:
     model: str
     instance_name: str
     top_count: int
-    predict_timeout_seconds: float
     photo_keep_seconds: int
 
 
 class Classifier:
-    """Decodes, predicts and saves the receipt; collaborators are handed in and safe to share by threads."""
+    """Chooses the version to ask, saves the receipt, offers copies; collaborators are safe to share by threads.
+
+    Args:
+        settings: see ClassifierSettings.
+        catalog: the newest release and its versions.
+        asker: asks the model server.
+        receipts: where answers are saved.
+        photo_limits: what a photo may be.
+        clock: the time in receipts.
+        shadowing: takes copies for the shadow; without it none are made.
+    """
 
     def __init__(
         self,
         settings: ClassifierSettings,
         *,
-        model_server: ModelServer,
         catalog: ModelCatalog,
-        decode_pool: DecodePool,
+        asker: VersionAsker,
         receipts: ReceiptStore,
+        photo_limits: PhotoLimits,
         clock: Clock,
+        shadowing: Shadowing | None = None,
     ) -> None:
         self._settings = settings
-        self._model_server = model_server
         self._catalog = catalog
-        self._decode_pool = decode_pool
+        self._asker = asker
         self._receipts = receipts
+        self._photo_limits = photo_limits
         self._clock = clock
+        self._shadowing = shadowing
 
-    def classify(self, photo: bytes, *, request_id: str, idempotency_key: str | None = None) -> Receipt:
+    def classify(
+        self, photo: bytes, *, request_id: str, user_key: str | None = None, idempotency_key: str | None = None
+    ) -> Receipt:
         """Return the saved receipt of a photo's answer.
+
+        Args:
+            photo: the photo's bytes.
+            request_id: names the answer.
+            user_key: whoever has the same key is asked for the same version; without one the request
+                decides, so the next one may be answered by another version.
+            idempotency_key: a repeat with the same key gets the receipt of the first.
 
         Raises:
             PhotoError: the photo is refused.
@@ -67,26 +90,57 @@ class Classifier:
             LiftgateError: no model is known.
         """
         kept = self._clean(photo)
-        repeated = self._receipts.find_repeated(idempotency_key, photo_sha256=sha256_hex(kept or photo))
+        photo_sha256 = sha256_hex(kept or photo)
+        repeated = self._receipts.find_repeated(idempotency_key, photo_sha256=photo_sha256)
         if repeated is not None:
             return repeated
-        card, scores = self._predict(photo)
+        split = self._catalog.split()
+        answer, label = self._answer(photo, split, user_key=user_key or request_id)
         now = self._clock.now()
         receipt = Receipt(
             request_id=request_id,
             model=self._settings.model,
-            version=card.version,
-            top=self._top(card, scores),
-            photo_sha256=sha256_hex(kept or photo),
+            version=answer.card.version,
+            top=self._top(answer),
+            photo_sha256=photo_sha256,
             host=self._settings.instance_name,
             at=now,
         )
-        return self._receipts.save(receipt, idempotency_key=idempotency_key, photo=self._keep(kept, now))
+        saved = self._receipts.save(receipt, idempotency_key=idempotency_key, photo=self._keep(kept, now))
+        # Only now: the person's answer is made and saved. Shadows are compared with the stable version alone.
+        if self._shadowing is not None and split.shadow is not None and label == STABLE:
+            self._shadowing.offer(split.shadow, request_id=request_id, photo=photo, answer=answer)
+        return saved
+
+    def _answer(self, photo: bytes, split: TrafficSplit, *, user_key: str) -> tuple[Answer, str]:
+        """Return an answer and the label that gave it; nobody gets an error because of a canary."""
+        stable, canary = self._catalog.card(split.stable), split.canary
+        if canary is not None and version_label(user_key, canary.percent, salt=self._settings.model) == CANARY:
+            answer = self._canary_answer(photo, canary.version, stable=stable)
+            if answer is not None:
+                return answer, CANARY
+        return self._asker.ask(photo, label=STABLE, expected=stable), STABLE
+
+    def _canary_answer(self, photo: bytes, version: int, *, stable: ModelCard) -> Answer | None:
+        """Return the canary's answer, None when the stable version must give one."""
+        expected = stable
+        try:
+            expected = self._catalog.card(version)
+            return self._asker.ask(photo, label=CANARY, expected=expected)
+        except LabelMissingError:
+            # Usual while hosts load it one after another, and after they took it back; it was counted.
+            return None
+        except LiftgateError as error:
+            if isinstance(error, PhotoError) and expected.contract == stable.contract:
+                # The photo's own fault: the stable version would refuse it in the same way.
+                raise
+            _LOG.warning("no answer of the canary, the stable version is asked", extra={"why": str(error)})
+            return None
 
     def _clean(self, photo: bytes) -> bytes | None:
         """Return the photo without metadata, None for a format that cannot be cleaned and so is not kept."""
         try:
-            return without_metadata(photo, self._decode_pool.limits)
+            return without_metadata(photo, self._photo_limits)
         except PhotoError as error:
             if error.reason == "metadata-not-removable":
                 return None
@@ -98,47 +152,6 @@ class Classifier:
             return None
         return KeptPhoto(photo, expires_at=now + timedelta(seconds=seconds))
 
-    def _predict(self, photo: bytes) -> tuple[ModelCard, NDArray[np.float32]]:
-        """Ask the stable version; when it is another than expected and takes other pixels, decode once more."""
-        card = self._catalog.current()
-        for _ in range(2):
-            pixels = self._decode_pool.decode(photo, card.contract)
-            prediction, version = self._ask(pixels, expected=card.version)
-            answered = card if version == card.version else self._catalog.card(version)
-            if prediction is not None and answered.contract == card.contract:
-                return answered, self._checked(answered, prediction.scores[0])
-            card = answered
-        raise ModelServerUnavailableError(
-            f"Not answered: the stable version of {self._settings.model} changed twice while one photo was "
-            "being looked at. Ask again in a moment."
-        )
-
-    def _ask(self, pixels: NDArray[np.uint8], *, expected: int) -> tuple[Prediction | None, int]:
-        """Return the prediction and its version; no prediction when another version refused these pixels."""
-        try:
-            prediction = self._model_server.predict(
-                self._settings.model,
-                pixels[np.newaxis],
-                label=STABLE,
-                timeout_seconds=self._settings.predict_timeout_seconds,
-            )
-        except ModelServerUnavailableError:
-            raise
-        except ModelServerError:
-            version = self._model_server.signature(self._settings.model, label=STABLE).version
-            if version == expected:
-                raise
-            return None, version
-        return prediction, prediction.version
-
-    def _checked(self, card: ModelCard, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        if len(scores) != len(card.labels) or not np.isfinite(scores).all():
-            raise ModelServerError(
-                f"Version {card.version} of {self._settings.model} gave no usable scores for its "
-                f"{len(card.labels)} labels. Look at the serving host with `liftgate status`."
-            )
-        return np.clip(scores, 0.0, 1.0)
-
-    def _top(self, card: ModelCard, scores: NDArray[np.float32]) -> tuple[LabelScore, ...]:
-        order = np.argsort(-scores, kind="stable")[: self._settings.top_count]
-        return tuple(LabelScore(label=card.labels[index], score=float(scores[index])) for index in order)
+    def _top(self, answer: Answer) -> tuple[LabelScore, ...]:
+        order = np.argsort(-answer.scores, kind="stable")[: self._settings.top_count]
+        return tuple(LabelScore(label=answer.card.labels[index], score=float(answer.scores[index])) for index in order)

@@ -14,9 +14,15 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, make_ur
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from artifact_sync.errors import SettingsError, StoreError
-from web.tables import METADATA, SCHEMA
+from web.tables import KNOWN_RELEASE, METADATA, SCHEMA
 
-_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (METADATA.create_all,)
+
+def _add_known_release(connection: Connection) -> None:
+    # A new database has it already, from the tables of today.
+    KNOWN_RELEASE.create(connection, checkfirst=True)
+
+
+_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (METADATA.create_all, _add_known_release)
 """Migration n brings version n to n + 1; each is done once, whole or not at all."""
 
 _READ_ONLY = {"liftgate_read_only": True}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response, jsonify
 
 from artifact_sync.errors import LiftgateError, ModelServerError
-from web.classification import STABLE
+from serving.traffic.routing import STABLE
 from web.services import services
 
 health = Blueprint("health", __name__)
@@ -27,12 +27,18 @@ def live() -> Response:
 def ready() -> tuple[Response, int]:
     """Say for each thing that is needed whether it is there, and 503 when one is not."""
     checks = {
-        "catalog": _check(lambda: f"release wants version {services().catalog.current().version}"),
+        "catalog": _check(_catalog),
         "model_server": _check(_model_server),
         "database": _check(_database),
     }
     is_ready = all(check["ok"] for check in checks.values())
     return jsonify({"status": "ready" if is_ready else "not ready", "checks": checks}), 200 if is_ready else 503
+
+
+def _catalog() -> str:
+    split = services().catalog.split()
+    canary = "" if split.canary is None else f", version {split.canary.version} for {split.canary.percent:g} %"
+    return f"release wants version {split.stable}{canary}"
 
 
 def _model_server() -> str:

@@ -1,4 +1,4 @@
-"""The versions that the front end has learned, kept for a start while the bucket is away.
+"""The versions and the newest release that the front end has learned, kept for a start while the bucket is away.
 
 Its place in the flow: catalog.py saves a version here once its signatures were checked, and reads
 them back when the releases cannot be read. The database is as trusted as this program is.
@@ -6,11 +6,11 @@ them back when the releases cannot be read. The database is as trusted as this p
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
-from artifact_sync.records import VersionRecord
+from artifact_sync.records import ReleaseRecord, VersionRecord
 from web.database import Database
-from web.tables import KNOWN_VERSIONS
+from web.tables import KNOWN_RELEASE, KNOWN_VERSIONS
 
 
 class KnownVersions:
@@ -34,17 +34,28 @@ class KnownVersions:
                     insert(KNOWN_VERSIONS).values(version=record.version, record=record.to_json(), is_current=False)
                 )
 
-    def make_current(self, version: int) -> None:
-        """Remember which version is the stable one; it must have been saved.
+    def save_release(self, release: ReleaseRecord) -> None:
+        """Remember the newest release; its stable version must have been saved.
 
         Raises:
             StoreError: the database cannot be used.
         """
         with self._database.writing() as connection:
-            connection.execute(update(KNOWN_VERSIONS).values(is_current=KNOWN_VERSIONS.c.version == version))
+            connection.execute(update(KNOWN_VERSIONS).values(is_current=KNOWN_VERSIONS.c.version == release.stable))
+            connection.execute(delete(KNOWN_RELEASE))
+            connection.execute(insert(KNOWN_RELEASE).values(id=1, record=release.to_json()))
+
+    def release(self) -> ReleaseRecord | None:
+        """Return the newest release, None when none was saved."""
+        with self._database.reading() as connection:
+            record = connection.execute(select(KNOWN_RELEASE.c.record)).scalar()
+        return None if record is None else ReleaseRecord.from_json(record)
 
     def current(self) -> VersionRecord | None:
-        """Return the version that was the stable one, None when none is known."""
+        """Return the version that was the stable one, None when none is known.
+
+        A database that an earlier Liftgate wrote remembers this and no release.
+        """
         return self._find(KNOWN_VERSIONS.c.is_current)
 
     def get(self, version: int) -> VersionRecord | None:

@@ -20,6 +20,7 @@ from web.problems import RequestError, problem_of
 from web.request_context import request_id
 from web.services import services
 from web.uploads import idempotency_key, photo_of_form
+from web.user_key import user_key_of_page
 
 pages = Blueprint("pages", __name__)
 _IDEMPOTENCY_FIELD = "idempotency_key"
@@ -28,6 +29,7 @@ _IDEMPOTENCY_FIELD = "idempotency_key"
 @pages.get("/")
 def upload_page() -> str:
     """The form for a photo."""
+    user_key_of_page()
     return _upload_page(problem_text=None)
 
 
@@ -37,7 +39,9 @@ def classify() -> Response:
     try:
         photo = photo_of_form(request)
         key = _key_of_form(content=photo)
-        receipt = services().classifier.classify(photo, request_id=request_id(), idempotency_key=key)
+        receipt = services().classifier.classify(
+            photo, request_id=request_id(), user_key=user_key_of_page(), idempotency_key=key
+        )
     except (PhotoError, RequestError) as error:
         # What the person can mend is told where they can mend it: above the form.
         response = make_response(_upload_page(problem_text=str(error).removeprefix("Photo refused: ")))

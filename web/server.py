@@ -15,6 +15,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from artifact_sync.errors import SettingsError
+from web.metrics_listener import check_metrics_address
 from web.request_context import log_as_json
 from web.settings import WebSettings
 
@@ -31,9 +32,12 @@ def serve(settings: WebSettings, app_factory: AppFactory, *, on_ready: Callable[
         on_ready: called with the address, "http://127.0.0.1:8080", once connections are taken.
 
     Raises:
-        SettingsError: the address is in use or not this machine's.
+        SettingsError: the address, or that for metrics, is in use or not this machine's.
     """
     listener = _listen(settings)
+    if settings.metrics_address is not None:
+        # The answering process listens there; a mistake in the address should be told before it is started.
+        check_metrics_address(settings.metrics_address)
     log_as_json()
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

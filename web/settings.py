@@ -6,13 +6,15 @@ server.py build everything from it. Durations are in seconds, sizes in bytes.
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 _MEBIBYTE = 1024 * 1024
+_HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})$")
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
 
 
@@ -27,6 +29,11 @@ class WebSettings(BaseModel):
         database_url: another database in SQLAlchemy's form; by default SQLite in `data_dir`.
         instance_name: this front end's name in receipts.
         server_address: the model server's gRPC address; by default the agent's.
+        server_ca_path: the certificate of the authority that signed the model server's. This and the next three
+            make the connection mutual TLS; they are set all together or not at all.
+        server_certificate_path: this front end's certificate for the model server.
+        server_key_path: the key of that certificate.
+        server_name: the name in the model server's certificate.
         max_upload_bytes: the largest photo that is taken.
         decode_workers: processes that decode photos.
         predict_timeout_seconds: how long the model server may take for one photo.
@@ -38,6 +45,11 @@ class WebSettings(BaseModel):
         graceful_seconds: how long requests may take to end after SIGTERM.
         is_behind_https: people reach it by https, so cookies are for https only.
         trusted_proxies: proxies in front whose X-Forwarded headers are believed.
+        metrics_address: "host:port" of a listener for /traffic and /metrics; without it there is none. It has no
+            password: only agents and Prometheus should reach it.
+        shadow_workers: copies for a release's shadow that are worked on at once.
+        shadow_max_waiting: copies that may wait; what comes beyond that is dropped and counted.
+        shadow_timeout_seconds: how long the model server may take for one copy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +61,10 @@ class WebSettings(BaseModel):
     database_url: str | None = None
     instance_name: Annotated[str, Field(min_length=1, max_length=253)] = Field(default_factory=socket.gethostname)
     server_address: str | None = None
+    server_ca_path: Path | None = None
+    server_certificate_path: Path | None = None
+    server_key_path: Path | None = None
+    server_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     max_upload_bytes: Annotated[int, Field(ge=1024, le=1024 * _MEBIBYTE)] = 25 * _MEBIBYTE
     decode_workers: Annotated[int, Field(ge=1, le=64)] = 2
     predict_timeout_seconds: Seconds = 5.0
@@ -59,6 +75,28 @@ class WebSettings(BaseModel):
     graceful_seconds: Annotated[int, Field(ge=1, le=600)] = 30
     is_behind_https: bool = False
     trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    metrics_address: str | None = None
+    shadow_workers: Annotated[int, Field(ge=1, le=32)] = 2
+    shadow_max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 32
+    shadow_timeout_seconds: Seconds = 2.0
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _known_form(cls, address: str | None) -> str | None:
+        found = _HOST_AND_PORT.match(address or "")
+        if address is not None and (found is None or int(found[2]) > 65_535):
+            raise ValueError(f'metrics_address {address!r} is of no known form. Use "host:port" or "[IPv6]:port".')
+        return address
+
+    @model_validator(mode="after")
+    def _tls_whole_or_not_at_all(self) -> Self:
+        names = ("server_ca_path", "server_certificate_path", "server_key_path", "server_name")
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing and len(missing) < len(names):
+            raise ValueError(
+                f"TLS to the model server needs {', '.join(names)} together; missing: {', '.join(missing)}."
+            )
+        return self
 
     @property
     def effective_database_url(self) -> str:

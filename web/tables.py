@@ -63,6 +63,12 @@ KNOWN_VERSIONS = Table(
     Column("record", LargeBinary, nullable=False),
     Column("is_current", Boolean, nullable=False),
 )
+KNOWN_RELEASE = Table(
+    "known_release",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+)
 SCHEMA = Table(
     "schema_version",
     METADATA,

@@ -34,5 +34,6 @@ def command(config_path: Path | None, host: str | None, port: int | None) -> Non
         registry=site.registry,
         trusted=site.trusted,
         model_server=GrpcModelServer(address),
+        shadow_server=GrpcModelServer(address),
     )
     serve(settings, front_end, on_ready=lambda url: say(f"READY {url}"))

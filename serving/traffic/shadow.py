@@ -91,8 +91,7 @@ class CopyQueue(Generic[CopyT]):
                 self._waiting_bytes -= size_bytes
             try:
                 self._work(copy)
-            except Exception:
-                # The thread's edge: a copy that goes wrong in a way nobody foresaw must not end the copying.
+            except Exception:  # noqa: BLE001 - the thread's edge: a surprise must not end the copying
                 _LOG.exception("a shadow copy was not foreseen")
 
 

@@ -19,6 +19,8 @@ from serving.decode_pool import DecodePool
 from serving.model_server import ModelSignature, Prediction
 from training_cluster.dataset import build_dataset
 from training_cluster.tfrecord import example, example_source, read_frames
+from serving.traffic.recorder import TrafficRecorder
+from serving.traffic.routing import TrafficSplit
 from web.app import create_app
 from web.catalog import ModelCard
 from web.database import open_database
@@ -55,8 +57,8 @@ class WatchedServer:
 class OneCard:
     """A catalogue of one version."""
 
-    def current(self) -> ModelCard:
-        return CARD
+    def split(self) -> TrafficSplit:
+        return TrafficSplit(CARD.version)
 
     def card(self, version: int) -> ModelCard:
         return CARD
@@ -89,6 +91,7 @@ def pixels_of_dataset(folder: Path, corpus) -> dict[str, bytes]:
 def pixels_of_front_end(folder: Path, kind_data: list[bytes]) -> tuple[list[int], list[np.ndarray]]:
     """Send each photo over HTTP's application interface; return the statuses and what the model server got."""
     server, database = WatchedServer(), open_database(f"sqlite:///{folder / 'web.sqlite3'}")
+    clock = ManualClock(datetime(2026, 11, 20, tzinfo=UTC))
     with DecodePool(workers=2) as decode_pool:
         client = create_app(
             WebSettings(data_dir=folder, max_upload_bytes=25 * 1024 * 1024),
@@ -98,7 +101,8 @@ def pixels_of_front_end(folder: Path, kind_data: list[bytes]) -> tuple[list[int]
             catalog=OneCard(),
             decode_pool=decode_pool,
             database=database,
-            clock=ManualClock(datetime(2026, 11, 20, tzinfo=UTC)),
+            recorder=TrafficRecorder(model="photos", front_end="front-1", clock=clock),
+            clock=clock,
         ).test_client()
         statuses = [
             client.post("/api/v1/classify", data=data or b"\0", content_type="image/jpeg").status_code

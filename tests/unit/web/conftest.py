@@ -6,7 +6,7 @@ import importlib.util
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,16 +20,19 @@ from flask.testing import FlaskClient
 from artifact_sync.clock import ManualClock
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import ModelServerError, ModelServerUnavailableError, NotFoundError
-from artifact_sync.records import InputContract
+from artifact_sync.records import InputContract, TrafficShare
 from artifact_sync.registry import Registry
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelSignature, Prediction
+from serving.traffic.recorder import TrafficRecorder
+from serving.traffic.routing import TrafficSplit
 from web.app import create_app
 from web.catalog import ModelCard
 from web.corrections import CorrectionStore
 from web.database import Database, open_database
 from web.receipts import ReceiptStore
 from web.settings import WebSettings
+from web.shadowing import Shadowing, ShadowLimits
 
 TESTS = Path(__file__).parents[2]
 
@@ -60,31 +63,57 @@ LARGE = ModelCard(43, ("cat", "dog", "fish & <chips>", "bird"), InputContract(he
 
 
 class ColourServer:
-    """Serves `stable`; scores follow the brightness, and pixels of another shape are refused as the real one does."""
+    """Serves labels; scores follow the brightness, and pixels of another shape are refused as the real one does."""
 
     def __init__(self) -> None:
-        self.stable = SMALL
+        self.labels: dict[str, ModelCard] = {"stable": SMALL}
+        self.failures: dict[str, Exception] = {}
         self.failure: Exception | None = None
-        self.scores: list[float] | None = None
-        self.predictions = 0
+        self.scores: dict[str, list[float]] = {}
+        self.asked: list[str] = []
+        self.on_predict: Callable[[str], None] = lambda label: None
+
+    @property
+    def stable(self) -> ModelCard:
+        """What the label "stable" points at."""
+        return self.labels["stable"]
+
+    @stable.setter
+    def stable(self, card: ModelCard) -> None:
+        self.labels["stable"] = card
+
+    @property
+    def predictions(self) -> int:
+        """How often it was asked to predict."""
+        return len(self.asked)
 
     def predict(self, model, pixels, *, version=None, label=None, timeout_seconds=10.0):
-        assert label == "stable"
-        self.predictions += 1
-        if self.failure is not None:
-            raise self.failure
-        contract = self.stable.contract
+        self.asked.append(label)
+        self.on_predict(label)
+        card = self._card(label)
+        contract = card.contract
         assert pixels.dtype == np.uint8
         if pixels.shape != (1, contract.height, contract.width, contract.channels):
             raise ModelServerError(f"shape {pixels.shape} is not the signature's")
-        weights = self.scores or list(np.linspace(1, 2 + pixels.mean() / 255, len(self.stable.labels)) ** 2)
+        given = self.scores.get(label)
+        weights = given or list(np.linspace(1, 2 + pixels.mean() / 255, len(card.labels)) ** 2)
         scores = np.array([weights], dtype=np.float32)
-        return Prediction(scores if self.scores else scores / scores.sum(), self.stable.version)
+        return Prediction(scores if given else scores / scores.sum(), card.version)
 
     def signature(self, model, *, version=None, label=None):
         if isinstance(self.failure, ModelServerUnavailableError):
             raise self.failure
-        return ModelSignature(self.stable.version, {}, {})
+        if label not in self.labels:
+            raise ModelServerError(f"Unrecognized servable version label: {label}")
+        return ModelSignature(self.labels[label].version, {}, {})
+
+    def _card(self, label: str) -> ModelCard:
+        failure = self.failure or self.failures.get(label)
+        if failure is not None:
+            raise failure
+        if label not in self.labels:
+            raise ModelServerError(f"Unrecognized servable version label: {label}")
+        return self.labels[label]
 
     def status(self, model):
         return ()
@@ -99,11 +128,13 @@ class Cards:
 
     released: ModelCard | None = SMALL
     known: dict[int, ModelCard] = field(default_factory=lambda: {42: SMALL, 43: LARGE})
+    canary: TrafficShare | None = None
+    shadow: TrafficShare | None = None
 
-    def current(self) -> ModelCard:
+    def split(self) -> TrafficSplit:
         if self.released is None:
             raise NotFoundError("Model photos has no release yet.")
-        return self.released
+        return TrafficSplit(self.released.version, canary=self.canary, shadow=self.shadow)
 
     def card(self, version: int) -> ModelCard:
         if version not in self.known:
@@ -122,6 +153,8 @@ class FrontEnd:
     receipts: ReceiptStore
     corrections: CorrectionStore
     registry: Registry
+    recorder: TrafficRecorder
+    shadowing: Shadowing
     clock: ManualClock
 
     @property
@@ -151,6 +184,16 @@ def front_end(memory_path: Path, decode_pool: DecodePool) -> Iterator[FrontEnd]:
     database = open_database(f"sqlite:///{memory_path / 'web.sqlite3'}")
     clock = ManualClock(datetime(2026, 11, 20, 6, 0, tzinfo=UTC))
     server, catalog = ColourServer(), Cards()
+    recorder = TrafficRecorder(model="photos", front_end="front-1", clock=clock)
+    # Not opened: tests of copies open it, for all others it drops them.
+    shadowing = Shadowing(
+        "photos",
+        model_server=server,
+        catalog=catalog,
+        recorder=recorder,
+        photo_limits=decode_pool.limits,
+        limits=ShadowLimits(workers=1, max_waiting=4, timeout_seconds=5.0),
+    )
     app = create_app(
         WebSettings(data_dir=memory_path, max_upload_bytes=2_000_000, instance_name="front-1"),
         model="photos",
@@ -159,7 +202,9 @@ def front_end(memory_path: Path, decode_pool: DecodePool) -> Iterator[FrontEnd]:
         catalog=catalog,
         decode_pool=decode_pool,
         database=database,
+        recorder=recorder,
         clock=clock,
+        shadowing=shadowing,
     )
     yield FrontEnd(
         app=app,
@@ -169,6 +214,8 @@ def front_end(memory_path: Path, decode_pool: DecodePool) -> Iterator[FrontEnd]:
         receipts=ReceiptStore(database),
         corrections=CorrectionStore(database),
         registry=Registry(DirectoryStore(memory_path / "bucket"), model="photos"),
+        recorder=recorder,
+        shadowing=shadowing,
         clock=clock,
     )
     database.close()

@@ -137,7 +137,7 @@ def test_no_release_yet_is_a_503(front_end, photo):
 
 @pytest.mark.parametrize("scores", [[float("nan"), 0.5, 0.5], [0.5, 0.5], [float("inf"), 0.0, 0.0]])
 def test_scores_that_are_none_are_never_shown(front_end, photo, scores):
-    front_end.server.scores = scores
+    front_end.server.scores["stable"] = scores
     assert problem(front_end.client.post(CLASSIFY, **multipart(photo))) == (503, "model-unavailable")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import NotFoundError, StoreError
+from serving.traffic.routing import TrafficSplit
 from web.catalog import TrustedModelCatalog
 from web.database import open_database
 from web.known_versions import KnownVersions
@@ -29,18 +30,18 @@ def site(signed_site_type, memory_path):
 
 def test_before_the_first_release_it_says_so(site):
     with pytest.raises(NotFoundError, match="no release yet"):
-        TrustedModelCatalog(site.reader("web")).current()
+        TrustedModelCatalog(site.reader("web")).split()
 
 
-def test_the_current_card_is_the_stable_version_of_the_newest_release(site):
+def test_the_split_is_that_of_the_newest_release(site):
     catalog = TrustedModelCatalog(site.reader("web"))
     first = site.promote(site.approved_run("run-001"))
-    assert catalog.current().version == first.version.version
-    assert catalog.current().labels == first.version.labels
-    assert catalog.current().contract == first.version.input_contract
+    assert catalog.split() == TrafficSplit(first.version.version)
+    card = catalog.card(first.version.version)
+    assert (card.labels, card.contract) == (first.version.labels, first.version.input_contract)
     second = site.promote(site.approved_run("run-002"))
-    assert catalog.refresh().version == second.version.version
-    assert catalog.current().version == second.version.version
+    assert catalog.refresh().stable == second.version.version
+    assert catalog.split().stable == second.version.version
     assert catalog.card(first.version.version).labels == first.version.labels
 
 
@@ -56,12 +57,12 @@ def test_what_was_known_stays_known_when_the_bucket_goes_away(site):
     store = FlakyStore(site.path / "bucket")
     catalog = TrustedModelCatalog(site.reader("web", store=store))
     site.promote(site.approved_run("run-001"))
-    known = catalog.current()
+    known = catalog.split()
     store.is_away = True
     with pytest.raises(StoreError):
         catalog.refresh()
-    assert catalog.current() == known
-    assert catalog.card(known.version) == known
+    assert catalog.split() == known
+    assert catalog.card(known.stable).version == known.stable
 
 
 def test_what_was_known_stays_known_over_a_restart_while_the_bucket_is_away(site, memory_path):
@@ -72,17 +73,17 @@ def test_what_was_known_stays_known_over_a_restart_while_the_bucket_is_away(site
         return TrustedModelCatalog(site.reader("web", store=store), known=KnownVersions(database))
 
     first = site.promote(site.approved_run("run-001")).version.version
-    assert started().current().version == first
+    assert started().split().stable == first
     second = site.promote(site.approved_run("run-002")).version.version
-    assert started().current().version == second
+    assert started().split().stable == second
     before = started().card(first)
     store.is_away = True
-    assert started().current().version == second
+    assert started().split().stable == second
     assert started().card(first) == before
     site.roll_back(to=first)
-    assert started().current().version == second
+    assert started().split().stable == second
     store.is_away = False
-    assert started().current().version == first
+    assert started().split().stable == first
     database.close()
 
 
@@ -91,13 +92,13 @@ def test_without_a_memory_a_restart_needs_the_bucket(site):
     site.promote(site.approved_run("run-001"))
     store.is_away = True
     with pytest.raises(StoreError):
-        TrustedModelCatalog(site.reader("web", store=store)).current()
+        TrustedModelCatalog(site.reader("web", store=store)).split()
 
 
 def test_it_keeps_itself_fresh_in_the_background(site):
     first = site.promote(site.approved_run("run-001"))
     with TrustedModelCatalog(site.reader("web"), refresh_seconds=0.01) as catalog:
-        assert catalog.current().version == first.version.version
+        assert catalog.split().stable == first.version.version
         second = site.promote(site.approved_run("run-002"))
-        while catalog.current().version != second.version.version:
+        while catalog.split().stable != second.version.version:
             pass

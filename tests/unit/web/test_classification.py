@@ -81,7 +81,7 @@ def test_the_web_path_gives_the_pixels_of_the_dataset_path(front_end, photo_tool
 
     front_end.server.predict = watching
     kinds = [kind for kind in photo_tools.photo_corpus() if kind.reason is None and len(kind.data) < 2_000_000]
-    contract = front_end.catalog.current().contract
+    contract = front_end.catalog.known[42].contract
     for kind in kinds:
         answer = front_end.client.post(CLASSIFY, data=kind.data, content_type="image/jpeg")
         assert answer.status_code == 200, kind.name
