@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.bench_models import SHAPES
 from benchmarks.load_generator import Request, drive
 
@@ -118,10 +119,8 @@ def _wait_for_answer(process: subprocess.Popen[bytes], request: Request, log: Pa
 def _end(process: subprocess.Popen[bytes]) -> None:
     family = _family(process.pid)
     process.send_signal(signal.SIGTERM)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    except subprocess.TimeoutExpired:
-        pass
     for pid in family:
         try:
             os.kill(pid, signal.SIGKILL)

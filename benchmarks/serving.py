@@ -1,4 +1,4 @@
-"""Liftgate's embedded model server beside the limit of the machine and beside its peers: `python benchmarks/serving.py`.
+"""The embedded model server beside the limit of the machine and beside its peers: `python benchmarks/serving.py`.
 
 The limit is a tight loop in one process over the same SavedModel at its best batch and threads.
 Everything runs in turn on the same machine, several rounds, and each figure is the median of the

@@ -18,7 +18,8 @@ def main() -> None:
     parser.add_argument("--request", help="print the request for pixels of this shape on standard input")
     arguments = parser.parse_args()
     if arguments.request:
-        return print_request(tuple(map(int, arguments.request.split(","))), model="benchmark")
+        print_request(tuple(map(int, arguments.request.split(","))), model="benchmark")
+        return
     name = arguments.model.parent.name
     parameters = Path(__file__).resolve().parents[1] / f"batching-{name}.pbtxt"
     command = [sys.executable, "-m", "serving.embedded_server", f"--port={arguments.port}", "--model_name=benchmark"]

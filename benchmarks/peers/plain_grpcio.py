@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--request", help="print the request for pixels of this shape on standard input")
     arguments = parser.parse_args()
     if arguments.request:
-        return print_request(tuple(map(int, arguments.request.split(","))), model="benchmark")
+        print_request(tuple(map(int, arguments.request.split(","))), model="benchmark")
+        return
     others = []
     if arguments.is_first:
         command = [sys.executable, __file__, f"--model={arguments.model}", f"--port={arguments.port}", "--is-first=0"]
