@@ -42,3 +42,12 @@ def agent_lab() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tls_authority() -> type:
+    """The class in tests/tls_authority.py: it makes certificates for tests."""
+    spec = importlib.util.spec_from_file_location("tls_authority", Path(__file__).parents[2] / "tls_authority.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TestAuthority

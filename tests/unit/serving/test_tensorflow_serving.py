@@ -1,4 +1,4 @@
-"""The real binary's command line and files."""
+"""The real binary: where it is, which versions work, and its command line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from artifact_sync.errors import ModelServerError, NotFoundError, SettingsError
-from serving.model_server import ModelConfig, model_config_text
-from serving.tensorflow_serving import (
-    ServerFlags,
-    binary_version,
-    command_line,
-    find_binary,
-    monitoring_config_text,
-    write_server_files,
-)
+from artifact_sync.errors import ModelServerError, NotFoundError
+from serving.protos import tfs_pb2
+from serving.server_flags import ServerFlags
+from serving.tensorflow_serving import binary_version, command_line, find_binary, version_warning
+from serving.tls_files import TlsFiles
 
-FLAGS = ServerFlags(socket_path=Path("/run/liftgate/server.sock"), config_path=Path("/models/models.config"))
+BINARY = "/usr/bin/tensorflow_model_server"
+FLAGS = ServerFlags(config_path=Path("/models/models.config"), socket_path=Path("/run/liftgate/server.sock"))
 
 
 def program(path: Path, answer: str) -> Path:
@@ -28,8 +24,7 @@ def program(path: Path, answer: str) -> Path:
 
 
 def test_the_command_line_keeps_grpc_on_a_socket_and_retries_to_the_agent() -> None:
-    command = command_line(Path("/usr/bin/tensorflow_model_server"), FLAGS)
-    assert command == (
+    assert command_line([BINARY], FLAGS) == (
         "/usr/bin/tensorflow_model_server",
         "--port=0",
         "--grpc_socket_path=/run/liftgate/server.sock",
@@ -45,26 +40,32 @@ def test_the_command_line_keeps_grpc_on_a_socket_and_retries_to_the_agent() -> N
     )
 
 
-def test_every_flag_is_one_word_with_its_value() -> None:
+def test_every_choice_becomes_one_word_with_its_value() -> None:
     # The binary takes --name=value only, and goes on after an argument that it does not know.
-    command = command_line(Path("/x"), replace(FLAGS, monitoring_path=Path("/etc/monitoring.config"), rest_port=8501))
-    assert all(word.startswith("--") and "=" in word for word in command[1:])
-    assert command[-2:] == ("--rest_api_port=8501", "--monitoring_config_file=/etc/monitoring.config")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"socket_path": Path("server.sock")},
-        {"socket_path": Path("/run") / ("x" * 110)},
-        {"load_threads": 0},
-        {"poll_seconds": 0},
-        {"rest_port": 70_000},
-    ],
-)
-def test_flags_that_would_jam_the_server_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(SettingsError):
-        replace(FLAGS, **change)
+    everything = replace(
+        FLAGS,
+        socket_path=None,
+        port=8500,
+        tls=TlsFiles(Path("/tls/ca.pem"), Path("/tls/server.pem"), Path("/tls/server.key")),
+        batching=tfs_pb2.BatchingParameters(),
+        has_metrics=True,
+        rest_port=8501,
+        intra_op_threads=2,
+        inter_op_threads=3,
+    )
+    command = command_line(["podman", "run", "image"], everything)
+    assert command[:4] == ("podman", "run", "image", "--port=8500")
+    assert all(word.startswith("--") and "=" in word for word in command[3:])
+    assert not any("socket" in word or "server.key" in word for word in command)
+    assert command[-7:] == (
+        "--rest_api_port=8501",
+        "--monitoring_config_file=/run/liftgate/monitoring.config",
+        "--enable_batching=true",
+        "--batching_parameters_file=/run/liftgate/batching.config",
+        "--ssl_config_file=/run/liftgate/ssl.config",
+        "--tensorflow_intra_op_parallelism=2",
+        "--tensorflow_inter_op_parallelism=3",
+    )
 
 
 def test_the_binary_is_found_by_its_variable_before_the_path(tmp_path: Path) -> None:
@@ -92,16 +93,23 @@ def test_the_version_is_read_from_the_binarys_answer(tmp_path: Path) -> None:
         binary_version(tmp_path / "absent")
 
 
-def test_monitoring_is_rendered_as_the_binarys_message() -> None:
-    assert monitoring_config_text("/m") == 'prometheus_config {\n  enable: true\n  path: "/m"\n}\n'
+@pytest.mark.parametrize("version", ["2.16.1", "2.19.0", "2.20.0-rc1", "2.20.7"])
+def test_a_version_that_is_known_needs_no_warning(version: str) -> None:
+    assert version_warning(version) is None
 
 
-def test_files_are_written_once_and_the_agents_file_is_left_alone(tmp_path: Path) -> None:
-    flags = replace(FLAGS, config_path=tmp_path / "models.config", monitoring_path=tmp_path / "monitoring.config")
-    write_server_files(flags)
-    assert flags.config_path.read_text() == model_config_text(())
-    kept = model_config_text((ModelConfig("shapes", "/models/shapes", (1,), {"stable": 1}),))
-    flags.config_path.write_text(kept)
-    write_server_files(flags)
-    assert flags.config_path.read_text() == kept
-    assert "/monitoring/prometheus/metrics" in (tmp_path / "monitoring.config").read_text()
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        ("2.15.1", "older than 2.16"),
+        ("1.15.0", "older than 2.16"),
+        ("2.21.0", "newer than 2.20"),
+        ("3.0.0", "newer than 2.20"),
+        ("0.0.0+dev.sha.9d981c5", "older than 2.16"),
+        ("unknown", "cannot be read"),
+    ],
+)
+def test_a_version_that_is_not_known_is_said_with_what_to_look_for(version: str, why: str) -> None:
+    warning = version_warning(version)
+    assert why in warning
+    assert "unknown argument" in warning
