@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from serving.embedded_server.status import Code, StatusError
+from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
 
 _DTYPES: dict[tfs_pb2.DataType, npt.DTypeLike] = {
@@ -24,13 +25,14 @@ _DTYPES: dict[tfs_pb2.DataType, npt.DTypeLike] = {
     tfs_pb2.DT_COMPLEX64: np.complex64,
     tfs_pb2.DT_INT64: np.int64,
     tfs_pb2.DT_BOOL: np.bool_,
+    tfs_pb2.DT_BFLOAT16: ml_dtypes.bfloat16,
     tfs_pb2.DT_UINT16: np.uint16,
     tfs_pb2.DT_COMPLEX128: np.complex128,
     tfs_pb2.DT_HALF: np.float16,
     tfs_pb2.DT_UINT32: np.uint32,
     tfs_pb2.DT_UINT64: np.uint64,
 }
-_BY_NUMBER = {int(data_type): dtype for data_type, dtype in _DTYPES.items()}
+_BY_NUMBER = {int(data_type): np.dtype(dtype) for data_type, dtype in _DTYPES.items()}
 _BY_DTYPE = {np.dtype(dtype): data_type for data_type, dtype in _DTYPES.items()}
 
 
@@ -38,12 +40,19 @@ def dtype_of(data_type: int) -> np.dtype[Any]:
     """Return NumPy's dtype of a DataType; strings are objects (bytes).
 
     Raises:
-        StatusError: UNIMPLEMENTED: NumPy has none (quantised types, bfloat16, resources).
+        StatusError: INVALID_ARGUMENT: the type is not said; UNIMPLEMENTED: NumPy has none (quantised types,
+            resources).
     """
     dtype = _BY_NUMBER.get(data_type)
-    if dtype is None:
-        raise StatusError(Code.UNIMPLEMENTED, f"Tensors of type {type_name(data_type)} are not supported")
-    return np.dtype(dtype)
+    if dtype is not None:
+        return dtype
+    if data_type == tfs_pb2.DT_INVALID:
+        raise invalid_argument("A tensor has no dtype; set it to the one that the signature names")
+    raise StatusError(
+        Code.UNIMPLEMENTED,
+        f"Tensors of type {type_name(data_type)} are not supported; export a signature that takes and "
+        "returns float, integer, bool or string tensors",
+    )
 
 
 def data_type_of(dtype: np.dtype[Any]) -> tfs_pb2.DataType:

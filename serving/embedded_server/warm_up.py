@@ -6,27 +6,43 @@ Whatever goes wrong here fails the load, as in TensorFlow Serving.
 
 from __future__ import annotations
 
-import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-import google_crc32c
 from google.protobuf.message import DecodeError
 
+from artifact_sync.errors import IntegrityError
 from serving.embedded_server.catalogue import LoadedModel
+from serving.embedded_server.classify import run_classify
+from serving.embedded_server.metrics import Metrics
+from serving.embedded_server.multi_inference import run_multi_inference
 from serving.embedded_server.predict import run_predict
+from serving.embedded_server.regress import run_regress
 from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
-
-WARM_UP_PATH = Path("assets.extra/tf_serving_warmup_requests")
-_MAX_RECORDS = 1000
-_HEAD_BYTES = 12
-_CRC_BYTES = 4
+from serving.warm_up_records import MAX_RECORDS, WARM_UP_PATH, read_records
 
 
-def warm_up(model: LoadedModel, version_path: Path, *, iterations: int) -> int:
-    """Run every warm-up request `iterations` times; return how many records there were.
+def warm_up(
+    model: LoadedModel,
+    version_path: Path,
+    *,
+    iterations: int,
+    is_method_name_checked: bool = False,
+    metrics: Metrics | None = None,
+) -> int:
+    """Run every warm-up request of a version; without a warm-up file there are none.
+
+    Args:
+        model: the version, loaded and not yet available.
+        version_path: its directory.
+        iterations: how often each request is run.
+        is_method_name_checked: whether signatures have to call themselves of the method they are used by.
+        metrics: is told how it went, where there was a file.
+
+    Returns:
+        how many records there were.
 
     Raises:
         StatusError: the file is damaged, too long or of an unknown kind, or a request fails.
@@ -34,43 +50,50 @@ def warm_up(model: LoadedModel, version_path: Path, *, iterations: int) -> int:
     path = version_path / WARM_UP_PATH
     if not path.is_file():
         return 0
+    started = time.perf_counter()
     count = 0
-    with path.open("rb") as stream:
-        for record in _records(stream, path):
+    status = Code.UNKNOWN
+    try:
+        for log in _logs(path):
+            for _ in range(max(1, iterations)):
+                _run(model, log, is_method_name_checked=is_method_name_checked)
             count += 1
-            if count > _MAX_RECORDS:
-                raise invalid_argument(f"Number of warmup records exceeds the maximum ({_MAX_RECORDS}) at {path}")
-            _run(model, record, iterations=max(1, iterations))
+        status = Code.OK
+    except StatusError as error:
+        status = error.code
+        raise
+    finally:
+        if metrics is not None:
+            microseconds = (time.perf_counter() - started) * 1e6
+            metrics.warm_up(path=str(version_path), status=status, records=count, microseconds=microseconds)
     return count
 
 
-def _run(model: LoadedModel, record: bytes, *, iterations: int) -> None:
+def _logs(path: Path) -> Iterator[tfs_pb2.PredictionLog]:
     try:
-        log = tfs_pb2.PredictionLog.FromString(record)
+        for number, record in enumerate(read_records(path), start=1):
+            if number > MAX_RECORDS:
+                raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
+            yield tfs_pb2.PredictionLog.FromString(record)
+    except IntegrityError as error:
+        raise StatusError(Code.DATA_LOSS, f"{error} Please verify your warmup data is in TFRecord format.") from None
     except DecodeError as error:
-        raise invalid_argument(f"Failed to parse warmup record: {error}") from None
+        raise invalid_argument(f"Failed to parse warmup record: {error} from {path}") from None
+
+
+def _run(model: LoadedModel, log: tfs_pb2.PredictionLog, *, is_method_name_checked: bool) -> None:
     kind = log.WhichOneof("log_type")
-    if kind != "predict_log":
-        number = tfs_pb2.PredictionLog.DESCRIPTOR.fields_by_name[kind].number if kind else 0
-        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
-    for _ in range(iterations):
+    if kind == "predict_log":
         run_predict(model, log.predict_log.request, timeout_seconds=None)
-
-
-def _records(stream: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Yield the records of a TFRecord file: length, its checksum, data, its checksum."""
-    damaged = StatusError(
-        Code.DATA_LOSS, f"Failed to read warmup record at {path}. Please verify your warmup data is in TFRecord format."
-    )
-    while head := stream.read(_HEAD_BYTES):
-        if len(head) < _HEAD_BYTES or head[8:] != _masked_crc(head[:8]):
-            raise damaged
-        data = stream.read(struct.unpack("<Q", head[:8])[0])
-        if stream.read(_CRC_BYTES) != _masked_crc(data):
-            raise damaged
-        yield data
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc: int = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+    elif kind == "classify_log":
+        request = log.classify_log.request
+        run_classify(model, request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
+    elif kind == "regress_log":
+        run_regress(model, log.regress_log.request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
+    elif kind == "multi_inference_log":
+        run_multi_inference(
+            model, log.multi_inference_log.request, timeout_seconds=None, is_method_name_checked=is_method_name_checked
+        )
+    elif kind is not None:
+        number = tfs_pb2.PredictionLog.DESCRIPTOR.fields_by_name[kind].number
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
