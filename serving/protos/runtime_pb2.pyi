@@ -17,10 +17,12 @@ class SessionConfig(_message.Message):
     def __init__(self, intra_op_parallelism_threads: _Optional[int] = ..., inter_op_parallelism_threads: _Optional[int] = ...) -> None: ...
 
 class RunOptions(_message.Message):
-    __slots__ = ("timeout_in_ms",)
+    __slots__ = ("timeout_in_ms", "inter_op_thread_pool")
     TIMEOUT_IN_MS_FIELD_NUMBER: _ClassVar[int]
+    INTER_OP_THREAD_POOL_FIELD_NUMBER: _ClassVar[int]
     timeout_in_ms: int
-    def __init__(self, timeout_in_ms: _Optional[int] = ...) -> None: ...
+    inter_op_thread_pool: int
+    def __init__(self, timeout_in_ms: _Optional[int] = ..., inter_op_thread_pool: _Optional[int] = ...) -> None: ...
 
 class SaverDef(_message.Message):
     __slots__ = ("restore_op_name",)
