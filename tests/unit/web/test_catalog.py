@@ -6,6 +6,7 @@ import pytest
 
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import NotFoundError, StoreError
+from artifact_sync.records import TrafficShare
 from serving.traffic.routing import TrafficSplit
 from web.catalog import TrustedModelCatalog
 from web.database import open_database
@@ -102,3 +103,104 @@ def test_it_keeps_itself_fresh_in_the_background(site):
         second = site.promote(site.approved_run("run-002"))
         while catalog.split().stable != second.version.version:
             pass
+
+
+@pytest.fixture
+def release(site):
+    """Publish a release of three versions, the first of them stable."""
+    versions = [site.promote(site.approved_run(f"run-{number}")).version.version for number in (1, 2, 3)]
+
+    def publish(*, canary_percent: float | None = 5.0, shadow_percent: float | None = 50.0) -> TrafficSplit:
+        publisher = site.publisher()
+        view = publisher.view()
+        latest = view.latest_release()
+        shares = [
+            None if percent is None else TrafficShare(version=version, percent=percent)
+            for version, percent in ((versions[1], canary_percent), (versions[2], shadow_percent))
+        ]
+        record = latest.model_copy(
+            update={
+                "number": latest.number + 1,
+                "stable": versions[0],
+                "canary": shares[0],
+                "shadow": shares[1],
+                "previous_sha256": view.release_sha256(latest.number),
+            }
+        )
+        publisher.publish_release(record, now=site.now)
+        return TrafficSplit(versions[0], canary=shares[0], shadow=shares[1])
+
+    return publish
+
+
+def test_a_release_with_canary_and_shadow_is_followed_and_their_versions_are_known(site, release):
+    store = FlakyStore(site.path / "bucket")
+    catalog = TrustedModelCatalog(site.reader("web", store=store))
+    first = release()
+    assert catalog.split() == first
+    # What a person's request needs is there before the first of them, so none waits for the bucket.
+    store.is_away = True
+    assert [catalog.card(share.version).version for share in (first.canary, first.shadow)] == [2, 3]
+    store.is_away = False
+    second = release(canary_percent=20.0, shadow_percent=None)
+    assert catalog.refresh() == catalog.split() == second
+    assert release(canary_percent=None, shadow_percent=None) == catalog.refresh()
+
+
+def test_the_canary_stands_over_a_restart_while_the_bucket_is_away(site, release, memory_path):
+    database = open_database(f"sqlite:///{memory_path / 'web.sqlite3'}")
+    store = FlakyStore(site.path / "bucket")
+
+    def started() -> TrustedModelCatalog:
+        return TrustedModelCatalog(site.reader("web", store=store), known=KnownVersions(database))
+
+    wanted = release()
+    assert started().split() == wanted
+    store.is_away = True
+    restarted = started()
+    assert restarted.split() == wanted
+    assert [restarted.card(version).version for version in (1, 2, 3)] == [1, 2, 3]
+    database.close()
+
+
+def test_a_canary_whose_record_cannot_be_learned_stops_nobody(site, release, memory_path, caplog):
+    database = open_database(f"sqlite:///{memory_path / 'web.sqlite3'}")
+    store = FlakyStore(site.path / "bucket")
+
+    def started() -> TrustedModelCatalog:
+        return TrustedModelCatalog(site.reader("web", store=store), known=KnownVersions(database))
+
+    wanted = release()
+    key = site.registry.blob_key(site.publisher().view().version_sha256(wanted.canary.version))
+    path = site.path / "bucket" / key
+    data = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(data.replace(b'"cat"', b'"cow"'))
+    catalog = started()
+    without = TrafficSplit(wanted.stable, shadow=wanted.shadow)
+    assert catalog.split() == without
+    assert "nobody is sent to it" in caplog.text
+    store.is_away = True
+    assert started().split() == without
+    store.is_away = False
+    path.write_bytes(data)
+    assert catalog.refresh() == wanted
+    database.close()
+
+
+def test_a_database_of_before_canaries_gives_the_stable_version(site, memory_path):
+    """As a front end finds it that was upgraded while the bucket is away."""
+    url = f"sqlite:///{memory_path / 'web.sqlite3'}"
+    database = open_database(url)
+    stable = site.promote(site.approved_run("run-001")).version.version
+    TrustedModelCatalog(site.reader("web"), known=KnownVersions(database)).refresh()
+    with database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE known_release")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 1")
+    database.close()
+    database = open_database(url)
+    store = FlakyStore(site.path / "bucket")
+    store.is_away = True
+    catalog = TrustedModelCatalog(site.reader("web", store=store), known=KnownVersions(database))
+    assert catalog.split() == TrafficSplit(stable)
+    database.close()
