@@ -1,0 +1,160 @@
+"""Warm-up requests: run before a version is available, and a version whose warm-up fails does not come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import client_lab
+import pytest
+import tiny_models
+
+FILE = "assets.extra/tf_serving_warmup_requests"
+
+
+def predict_log(**spec: Any) -> Any:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(client_lab.predict_request("ignored", {"x": [1.0]}, **spec))
+    return log
+
+
+def classify_log(signature: str = "classify_x_to_y") -> Any:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    log.classify_log.request.input.CopyFrom(client_lab.example_input([client_lab.example(x=1.0)]))
+    client_lab.fill_spec(log.classify_log.request.model_spec, "ignored", signature=signature)
+    return log
+
+
+def regress_log(signature: str = "regress_x_to_y") -> Any:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    log.regress_log.request.input.CopyFrom(client_lab.example_input([client_lab.example(x=1.0)]))
+    client_lab.fill_spec(log.regress_log.request.model_spec, "ignored", signature=signature)
+    return log
+
+
+def multi_inference_log(signature: str = "regress_x_to_y") -> Any:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    request = log.multi_inference_log.request
+    request.input.CopyFrom(client_lab.example_input([client_lab.example(x=1.0)]))
+    task = request.tasks.add(method_name="tensorflow/serving/regress")
+    client_lab.fill_spec(task.model_spec, "ignored", signature=signature)
+    return log
+
+
+def session_run_log() -> Any:
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    log = prediction_log_pb2.PredictionLog()
+    log.session_run_log.request.model_spec.name = "ignored"
+    return log
+
+
+def bring(operator: Any, prepare: Callable[[Path], object]) -> Any:
+    """Let version 2 appear beside version 1 after `prepare` was at it; return its status when it is settled."""
+    operator.serve(1)
+    version = operator.add("away", source="half_plus_two/123")
+    (version / "assets.extra").mkdir()
+    prepare(version)
+    version.rename(operator.home / "own/2")
+    operator.reload(operator.entry(versions=[1, 2]))
+    settled = ("AVAILABLE", "END")
+    operator.client.until(lambda: operator.states().get(2) in settled, lambda: str(operator.states()))
+    return operator.client.status(operator.name)[2]
+
+
+def written(*logs: Any) -> Callable[[Path], object]:
+    return lambda version: tiny_models.write_warm_up(version, *(log.SerializeToString() for log in logs))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda version: None,
+        lambda version: (version / FILE).write_bytes(b""),
+        lambda version: written(predict_log())(version),
+        lambda version: written(predict_log(version=77))(version),
+        lambda version: written(classify_log())(version),
+        lambda version: written(regress_log())(version),
+        lambda version: written(multi_inference_log())(version),
+        lambda version: written(predict_log(), classify_log(), regress_log(), multi_inference_log())(version),
+        lambda version: written(*[predict_log()] * 1000)(version),
+    ],
+    ids=["none", "empty", "predict", "other version", "classify", "regress", "multi", "all kinds", "1000"],
+)
+def test_a_version_whose_warm_up_goes_well_is_available(operator: Any, prepare: Any) -> None:
+    status = bring(operator, prepare)
+    assert (status.state, status.status.error_code) == (30, 0), status
+    assert client_lab.numbers(operator.client.predict(operator.name, version=2), "y") == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "message"),
+    [
+        (
+            lambda version: written(*[predict_log()] * 1001)(version),
+            "INVALID_ARGUMENT",
+            "Number of warmup records exceeds the maximum (1000) at ",
+        ),
+        (
+            lambda version: (version / FILE).write_bytes(b"this is no TFRecord, and longer than a header"),
+            "DATA_LOSS",
+            "Please verify your warmup data is in TFRecord format.",
+        ),
+        (
+            lambda version: tiny_models.write_warm_up(version, b"\xff\xff\xff\xff no message"),
+            "INVALID_ARGUMENT",
+            "Failed to parse warmup record: ",
+        ),
+        (lambda version: written(session_run_log())(version), "UNIMPLEMENTED", "Unsupported log_type for warmup: "),
+        (
+            lambda version: written(predict_log(signature="none"))(version),
+            "FAILED_PRECONDITION",
+            'Serving signature key "none" not found.',
+        ),
+        (
+            lambda version: written(predict_log(), classify_log("none"))(version),
+            "INVALID_ARGUMENT",
+            "No signature was found with the name: none",
+        ),
+        (
+            lambda version: written(regress_log("none"))(version),
+            "INVALID_ARGUMENT",
+            "No signature was found with the name: none",
+        ),
+        (
+            lambda version: written(multi_inference_log("none"))(version),
+            "INVALID_ARGUMENT",
+            "Requested signature not found in model graph: none",
+        ),
+    ],
+    ids=["1001", "no TFRecord", "no message", "session run", "predict", "classify", "regress", "multi"],
+)
+def test_a_version_whose_warm_up_fails_does_not_come(operator: Any, prepare: Any, code: str, message: str) -> None:
+    from tensorflow.core.protobuf import error_codes_pb2
+
+    status = bring(operator, prepare)
+    assert status.state == 50, status
+    assert message in status.status.error_message
+    assert error_codes_pb2.Code.Name(status.status.error_code) == code
+    assert operator.answer() == 1.0
+
+
+def test_a_damaged_file_is_found_where_it_is_damaged(operator: Any) -> None:
+    def damage(version: Path) -> None:
+        written(predict_log(), predict_log())(version)
+        data = bytearray((version / FILE).read_bytes())
+        data[-10] ^= 0xFF
+        (version / FILE).write_bytes(bytes(data))
+
+    status = bring(operator, damage)
+    assert status.state == 50, status
+    assert "Please verify your warmup data is in TFRecord format." in status.status.error_message
