@@ -29,11 +29,11 @@ class WebSettings(BaseModel):
         database_url: another database in SQLAlchemy's form; by default SQLite in `data_dir`.
         instance_name: this front end's name in receipts.
         server_address: the model server's gRPC address; by default the agent's.
-        server_ca_path: the certificate of the authority that signed the model server's. This and the next three
-            make the connection mutual TLS; they are set all together or not at all.
-        server_certificate_path: this front end's certificate for the model server.
+        server_ca_path: for mutual TLS with the model server, the authority that signed its certificate; this
+            and the next two are set all or none.
+        server_certificate_path: this front end's own certificate for the model server.
         server_key_path: the key of that certificate.
-        server_name: the name in the model server's certificate.
+        server_name: the name in the server's certificate where it is not the one in server_address.
         max_upload_bytes: the largest photo that is taken.
         decode_workers: processes that decode photos.
         predict_timeout_seconds: how long the model server may take for one photo.
@@ -90,12 +90,11 @@ class WebSettings(BaseModel):
 
     @model_validator(mode="after")
     def _tls_whole_or_not_at_all(self) -> Self:
-        names = ("server_ca_path", "server_certificate_path", "server_key_path", "server_name")
-        missing = [name for name in names if getattr(self, name) is None]
-        if missing and len(missing) < len(names):
-            raise ValueError(
-                f"TLS to the model server needs {', '.join(names)} together; missing: {', '.join(missing)}."
-            )
+        parts = (self.server_ca_path, self.server_certificate_path, self.server_key_path)
+        if any(parts) != all(parts):
+            raise ValueError("server_ca_path, server_certificate_path and server_key_path: set all of them or none")
+        if self.server_name is not None and not all(parts):
+            raise ValueError("server_name is for TLS: set server_ca_path, server_certificate_path, server_key_path too")
         return self
 
     @property

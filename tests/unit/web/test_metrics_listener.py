@@ -141,7 +141,11 @@ def test_tls_to_the_model_server_is_set_whole_or_not_at_all(tmp_path):
         "server_key_path": tmp_path / "web.key",
         "server_name": "model-server",
     }
-    assert WebSettings(**whole).server_name == "model-server"
-    for name in whole:
-        with pytest.raises(ValidationError, match=f"missing: {name}"):
-            WebSettings(**{key: value for key, value in whole.items() if key != name})
+    name = whole.pop("server_name")
+    assert WebSettings(**whole).server_key_path == tmp_path / "web.key"
+    assert WebSettings(**whole, server_name=name).server_name == name
+    with pytest.raises(ValidationError, match="server_name is for TLS"):
+        WebSettings(server_name=name)
+    for left_out in whole:
+        with pytest.raises(ValidationError, match="set all of them or none"):
+            WebSettings(**{key: value for key, value in whole.items() if key != left_out})
