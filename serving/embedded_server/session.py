@@ -71,11 +71,10 @@ class Session:
         """
         found = self._plans.get((feeds, fetches))
         if found is None:
-            if len(self._plans) >= _MAX_PLANS:
-                # Clients choose outputs in any order; what they choose may not fill the memory.
-                self._plans.clear()
             found = RunPlan([self._output(name) for name in feeds], [self._output(name) for name in fetches])
-            self._plans[feeds, fetches] = found
+            # Clients may ask for outputs in any order; what they think of may not fill the memory.
+            if len(self._plans) < _MAX_PLANS:
+                found = self._plans.setdefault((feeds, fetches), found)
         return found
 
     def execute(
