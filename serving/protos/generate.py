@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PROTOS = ("serving/protos/tfs.proto", "serving/protos/runtime.proto")
+PROTOS = tuple(f"serving/protos/{name}.proto" for name in ("tfs", "runtime", "health", "reflection"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 _STUB_HEAD = "# mypy: disable-error-code=type-arg"  # protoc writes "Mapping" without its types
 
