@@ -1,24 +1,32 @@
-"""REST over HTTP/1.1 with keep-alive: a thread a connection.
+"""REST as TensorFlow Serving speaks it, its metrics, and two addresses of our own for health.
 
-Its place in the flow: beside gRPC, for people and for clients without it.
+Its place in the flow: beside gRPC, for people and for clients without it. http_server speaks HTTP,
+rest_answers knows the models; here are the addresses, the status codes and the counting.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+import re
+import time
+from dataclasses import dataclass, field
 
 from serving.embedded_server.catalogue import Catalogue
-from serving.embedded_server.rest_answers import answer
-from serving.embedded_server.rest_output import error_body
+from serving.embedded_server.http_connection import HttpResponse, error_response
+from serving.embedded_server.http_request import HttpRequest
+from serving.embedded_server.http_server import HttpServer, HttpSettings
+from serving.embedded_server.metrics import Metrics
+from serving.embedded_server.metrics_text import CONTENT_TYPE
+from serving.embedded_server.rest_answers import RestAnswers, Served
+from serving.embedded_server.rest_body import RestBody
 from serving.embedded_server.rest_paths import parse_target
-from serving.embedded_server.status import Code, StatusError, invalid_argument
+from serving.embedded_server.status import Code, StatusError
+from serving.embedded_server.transition import Stage
 
 _LOG = logging.getLogger(__name__)
-_MAX_BODY_BYTES = 256 * 1024 * 1024
-_IDLE_SECONDS = 60
+METRICS_PATH = "/monitoring/prometheus/metrics"
+_LIVE_PATH = "/healthz/live"
+_READY_PATH = "/healthz/ready"
 _HTTP_STATUS = {
     Code.OK: 200,
     Code.CANCELLED: 499,
@@ -38,7 +46,31 @@ _HTTP_STATUS = {
     Code.DATA_LOSS: 500,
     Code.UNAUTHENTICATED: 401,
 }
-_NOT_FOUND_PAGE = "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
+_NOT_FOUND_PAGE = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
+_CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@dataclass(frozen=True)
+class RestSettings:
+    """How REST answers.
+
+    Args:
+        timeout_seconds: how long a request may take, its wait for a thread included; None for ever.
+        is_cors_enabled: whether answers carry the headers that let pages of other sites read them.
+        metrics_path: where the metrics are shown; None for nowhere.
+        is_method_name_checked: as --enable_signature_method_name_check.
+        http: what is taken at once.
+    """
+
+    timeout_seconds: float | None = 30.0
+    is_cors_enabled: bool = False
+    metrics_path: str | None = METRICS_PATH
+    is_method_name_checked: bool = False
+    http: HttpSettings = field(default_factory=HttpSettings)
 
 
 class RestServer:
@@ -48,111 +80,115 @@ class RestServer:
         StatusError: UNAVAILABLE: the port cannot be opened.
     """
 
-    def __init__(self, catalogue: Catalogue, *, host: str, port: int, timeout_seconds: float) -> None:
-        class Handler(_Handler):
-            pass
-
-        Handler.catalogue = catalogue
-        Handler.timeout_seconds = timeout_seconds
-        Handler.running = _Running()
-        self._running = Handler.running
+    def __init__(self, catalogue: Catalogue, *, metrics: Metrics, host: str, port: int, settings: RestSettings) -> None:
+        self._service = RestService(catalogue, metrics=metrics, settings=settings)
         try:
-            self._server = _HttpServer((host, port), Handler)
+            self._server = HttpServer(
+                self._service.handle,
+                is_express=self._service.is_express,
+                host=host,
+                port=port,
+                settings=settings.http,
+            )
         except OSError as error:
             raise StatusError(Code.UNAVAILABLE, f"Cannot listen on {host}:{port}: {error}") from None
-        self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="rest", daemon=True)
+        self.address = f"{host}:{self._server.port}"
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self._server.start()
+
+    def leave(self) -> None:
+        """Answer on, and say at /healthz/ready that no new requests should be sent."""
+        self._service.is_leaving = True
 
     def stop(self, *, drain_seconds: float) -> None:
         """Take no new connection, and wait until running requests are answered."""
-        self._server.shutdown()
-        self._server.server_close()
-        if not self._running.wait_for_none(drain_seconds):
+        self.leave()
+        if not self._server.stop(drain_seconds=drain_seconds):
             _LOG.warning("REST requests were still running after %g s", drain_seconds)
 
 
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    # Idle keep-alive connections must not hold up the end of the process.
-    block_on_close = False
-    request_queue_size = 128
+class RestService:
+    """Answers one HTTP request; it knows no sockets.
+
+    Args:
+        catalogue: where the versions are.
+        metrics: counts requests, and is shown.
+        settings: how it answers.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, metrics: Metrics, settings: RestSettings) -> None:
+        self.is_leaving = False
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self._settings = settings
+        self._answers = RestAnswers(catalogue, metrics=metrics, is_method_name_checked=settings.is_method_name_checked)
+
+    def is_express(self, request: HttpRequest) -> bool:
+        """Return whether a request is quick, and must be answered however busy the models are."""
+        return request.target.partition("?")[0] in (_LIVE_PATH, _READY_PATH, self._settings.metrics_path)
+
+    def handle(self, request: HttpRequest) -> HttpResponse:
+        """Return the answer to a request."""
+        path = request.target.partition("?")[0]
+        if self.is_express(request):
+            return self._monitor(request.method, path)
+        if not path.lower().startswith("/v1/"):
+            return HttpResponse(404, _NOT_FOUND_PAGE, "text/html")
+        response = self._preflight(request) if request.method == "OPTIONS" else self._ask(request)
+        if self._settings.is_cors_enabled:
+            return HttpResponse(response.status, response.body, response.content_type, _CORS_HEADERS)
+        return response
+
+    def _monitor(self, method: str, path: str) -> HttpResponse:
+        if method not in ("GET", "HEAD"):
+            return HttpResponse(405, b"Only GET and HEAD\n", "text/plain", {"Allow": "GET, HEAD"})
+        if path == self._settings.metrics_path:
+            return HttpResponse(200, self._metrics.text().encode("utf-8", errors="replace"), CONTENT_TYPE)
+        if path == _LIVE_PATH:
+            return HttpResponse(200, b"live\n", "text/plain")
+        if self.is_leaving:
+            return HttpResponse(503, b"leaving\n", "text/plain")
+        is_ready = any(entry.stage is Stage.READY for entry in self._catalogue.all_versions())
+        return HttpResponse(200 if is_ready else 503, b"ready\n" if is_ready else b"no version\n", "text/plain")
+
+    def _preflight(self, request: HttpRequest) -> HttpResponse:
+        if re.match("https?://", request.headers.get("origin", "")):
+            return HttpResponse(200)
+        return error_response(400, "Origin header is missing in CORS preflight")
+
+    def _ask(self, request: HttpRequest) -> HttpResponse:
+        served, model, verb, code = Served(), "", "", Code.INTERNAL
+        try:
+            target = parse_target(request.method, request.target)
+            model, verb = target.model, target.verb
+            encoding = request.headers.get("content-encoding", "")
+            body, request.body = RestBody(request.body, content_encoding=encoding), b""
+            text = self._answers.answer(target, body, deadline=self._deadline(request), served=served)
+            code = Code.OK
+            return HttpResponse(200, text.encode("utf-8", errors="replace"))
+        except StatusError as error:
+            code = error.code
+            return _refusal(error)
+        except MemoryError:
+            code = Code.RESOURCE_EXHAUSTED
+            return error_response(429, "The request takes more memory than there is")
+        finally:
+            self._metrics.request(
+                model=model,
+                version=served.version,
+                api=verb,
+                entrypoint="REST",
+                status=code,
+                microseconds=(time.monotonic() - request.received_at) * 1e6,
+            )
+
+    def _deadline(self, request: HttpRequest) -> float | None:
+        allowed = self._settings.timeout_seconds
+        return None if allowed is None else request.received_at + allowed
 
 
-class _Running:
-    """How many requests are being answered."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait_for_none(self, timeout_seconds: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._count, timeout_seconds)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    catalogue: Catalogue
-    timeout_seconds: float
-    running: _Running
-
-    protocol_version = "HTTP/1.1"
-    server_version = "liftgate"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    wbufsize = 64 * 1024
-    timeout = _IDLE_SECONDS
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        _LOG.debug(format, *args)
-
-    def _answer(self) -> None:
-        with self.running:
-            if not self.path.lower().startswith("/v1/"):
-                return self._send(404, "text/html", _NOT_FOUND_PAGE)
-            try:
-                body = self._body()
-                target = parse_target(self.command, self.path)
-                text = answer(self.catalogue, target, body, timeout_seconds=self.timeout_seconds)
-            except StatusError as error:
-                text = error_body(error.message) if error.message else ""
-                return self._send(_HTTP_STATUS[error.code], "application/json", text)
-            except Exception:  # noqa: BLE001  (the edge of a request: it must not end without an answer)
-                _LOG.exception("%s %s failed unexpectedly", self.command, self.path)
-                return self._send(500, "application/json", error_body("Internal error; see the server's log"))
-            return self._send(200, "application/json", text)
-
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "0")
-        if self.headers.get("Transfer-Encoding") or not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
-            # What follows cannot be told from the next request.
-            self.close_connection = True
-            raise invalid_argument(f"The body needs a Content-Length of at most {_MAX_BODY_BYTES} bytes")
-        return self.rfile.read(int(length))
-
-    def _send(self, status: int, content_type: str, text: str) -> None:
-        content = text.encode("utf-8", errors="replace")
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        self.wfile.flush()
+def _refusal(error: StatusError) -> HttpResponse:
+    status = _HTTP_STATUS[error.code]
+    return error_response(status, error.message) if error.message else HttpResponse(status)

@@ -20,7 +20,8 @@ from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
 from serving.embedded_server.grpc_services import GrpcServices
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
-from serving.embedded_server.rest import RestServer
+from serving.embedded_server.metrics import Metrics
+from serving.embedded_server.rest import RestServer, RestSettings
 from serving.embedded_server.server_config import read_config_file
 from serving.embedded_server.session import Session, load_session, start_threads
 from serving.embedded_server.status import Code, StatusError, invalid_argument
@@ -127,7 +128,8 @@ class Server:
             self._catalogue,
             host=self._flags.host,
             port=self._flags.rest_api_port,
-            timeout_seconds=self._flags.rest_api_timeout_in_ms / 1000,
+            metrics=Metrics(versions=self._catalogue.all_versions),
+            settings=RestSettings(timeout_seconds=self._flags.rest_api_timeout_in_ms / 1000 or None),
         )
         rest.start()
         return rest

@@ -1,0 +1,99 @@
+"""The threads that answer HTTP requests, and one beside them for what is not to wait.
+
+Its place in the flow: http_server submits whole requests and is told when the answer is on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from serving.embedded_server.http_connection import HttpConnection, HttpResponse, error_response, render
+from serving.embedded_server.http_request import HttpRequest
+
+_LOG = logging.getLogger(__name__)
+
+_Work = tuple[HttpConnection, HttpRequest]
+
+
+class HttpWorkers:
+    """At most `threads` of them, started as they are needed.
+
+    Args:
+        handle: answers a request.
+        is_express: whether a request goes to the thread beside.
+        threads: how many.
+        finished: is called from the thread with what could not be sent at once.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[HttpRequest], HttpResponse],
+        *,
+        is_express: Callable[[HttpRequest], bool],
+        threads: int,
+        finished: Callable[[HttpConnection, bytes], None],
+    ) -> None:
+        self._handle = handle
+        self._is_express = is_express
+        self._most_threads = threads
+        self._finished = finished
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._started = 0
+        self._has_express = False
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._express_queue: SimpleQueue[_Work | None] = SimpleQueue()
+
+    def submit(self, connection: HttpConnection, request: HttpRequest) -> None:
+        """Have a request answered; called from one thread only."""
+        if self._is_express(request):
+            if not self._has_express:
+                self._has_express = True
+                self._start(self._express_queue, "rest-express")
+            self._express_queue.put((connection, request))
+            return
+        with self._lock:
+            is_one_idle = self._idle > 0
+            self._idle -= is_one_idle
+        if not is_one_idle and self._started < self._most_threads:
+            self._started += 1
+            self._start(self._queue, f"rest-{self._started}")
+        self._queue.put((connection, request))
+
+    def stop(self) -> None:
+        """End the threads, each after what it is at."""
+        for _ in range(self._started):
+            self._queue.put(None)
+        if self._has_express:
+            self._express_queue.put(None)
+
+    def _start(self, queue: SimpleQueue[_Work | None], name: str) -> None:
+        threading.Thread(target=self._work, args=(queue,), name=name, daemon=True).start()
+
+    def _work(self, queue: SimpleQueue[_Work | None]) -> None:
+        while (work := queue.get()) is not None:
+            self._answer(*work)
+            # A large body is not to stay in memory until the next request comes.
+            del work
+            if queue is self._queue:
+                with self._lock:
+                    self._idle += 1
+
+    def _answer(self, connection: HttpConnection, request: HttpRequest) -> None:
+        try:
+            response = self._handle(request)
+        except Exception:  # noqa: BLE001  (the edge of a request: it must not end without an answer)
+            _LOG.exception("%s %s failed unexpectedly", request.method, request.target)
+            response = error_response(500, "Internal error; see the server's log")
+        content = render(response, is_head=request.method == "HEAD", is_last=connection.is_last)
+        try:
+            # Usually the socket takes it all, and the client has its answer one thread sooner.
+            sent = connection.sock.send(content)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            sent = len(content)
+        self._finished(connection, content[sent:])
