@@ -1,115 +1,172 @@
-"""PredictionService and ModelService over gRPC, with the health service beside them.
+"""PredictionService and ModelService: each method's way from its request to its answer.
 
-Its place in the flow: requests come in here; errors leave as gRPC's codes with TensorFlow Serving's
-messages. A method that is not built answers UNIMPLEMENTED, as gRPC does by itself.
+Its place in the flow: the transport calls the methods with parsed requests; what they refuse leaves
+as gRPC's codes with TensorFlow Serving's messages. Requests are counted here for the gRPC side.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.embedded_server.catalogue import Catalogue
+from serving.embedded_server.classify import classify
+from serving.embedded_server.grpc_method import Method, Reply
 from serving.embedded_server.lifecycle import Lifecycle
+from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.model_questions import model_metadata, model_status
 from serving.embedded_server.model_spec import borrow_for
+from serving.embedded_server.multi_inference import first_model_spec, multi_inference
 from serving.embedded_server.predict import predict
+from serving.embedded_server.regress import regress
 from serving.embedded_server.server_config import served_models
-from serving.embedded_server.status import StatusError
+from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
 
-_LOG = logging.getLogger(__name__)
-_MAX_DETAILS = 1024
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
-
-_Methods: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"
 _Request = TypeVar("_Request", bound=Message)
-_Response = TypeVar("_Response", bound=Message)
 
 
 class GrpcServices:
-    """The methods of both services, over a catalogue and its lifecycle."""
+    """The methods of both services.
 
-    def __init__(self, catalogue: Catalogue, lifecycle: Lifecycle, *, may_new_labels_wait: bool) -> None:
+    Args:
+        catalogue: which version answers.
+        lifecycle: takes new configurations.
+        metrics: counts requests.
+        may_new_labels_wait: whether a label may be given to a version that is not loaded yet.
+        is_method_name_checked: whether Classify, Regress and MultiInference take only signatures that
+            call themselves so.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        lifecycle: Lifecycle,
+        *,
+        metrics: Metrics,
+        may_new_labels_wait: bool,
+        is_method_name_checked: bool = False,
+    ) -> None:
         self._catalogue = catalogue
         self._lifecycle = lifecycle
+        self._metrics = metrics
         self._may_new_labels_wait = may_new_labels_wait
-        self._health = health.HealthServicer()
+        self._is_method_name_checked = is_method_name_checked
 
-    def add_to(self, server: grpc.Server) -> None:
-        """Register every method with a server that is not started yet."""
-        prediction: _Methods = {
-            "Predict": _method(self._predict, tfs_pb2.PredictRequest),
-            "GetModelMetadata": _method(self._metadata, tfs_pb2.GetModelMetadataRequest),
+    def methods(self) -> Mapping[str, Method]:
+        """Return every method by path."""
+        prediction, model = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
+        return {
+            f"{prediction}/Predict": self._blocking("Predict", tfs_pb2.PredictRequest, self._predict),
+            f"{prediction}/Classify": self._blocking("Classify", tfs_pb2.ClassificationRequest, self._classify),
+            f"{prediction}/Regress": self._blocking("Regress", tfs_pb2.RegressionRequest, self._regress),
+            f"{prediction}/MultiInference": self._blocking(
+                "MultiInference", tfs_pb2.MultiInferenceRequest, self._multi_inference
+            ),
+            f"{prediction}/GetModelMetadata": self._blocking(
+                "GetModelMetadata", tfs_pb2.GetModelMetadataRequest, self._metadata
+            ),
+            f"{model}/GetModelStatus": self._blocking("GetModelStatus", tfs_pb2.GetModelStatusRequest, self._status),
+            f"{model}/HandleReloadConfigRequest": self._blocking("", tfs_pb2.ReloadConfigRequest, self._reload),
         }
-        model: _Methods = {
-            "GetModelStatus": _method(self._status, tfs_pb2.GetModelStatusRequest),
-            "HandleReloadConfigRequest": _method(self._reload, tfs_pb2.ReloadConfigRequest),
-        }
-        server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
-                grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
+
+    def _blocking(
+        self, api: str, request_type: type[_Request], answer: Callable[[_Request, float | None], Message]
+    ) -> Method:
+        def handle(request: Any, timeout_seconds: float | None, reply: Reply) -> None:
+            counted = self._counted(api, request, reply) if api else reply
+            try:
+                counted(answer(request, timeout_seconds))
+            except StatusError as error:
+                counted(error)
+
+        return Method(request_type, handle, is_blocking=True)
+
+    def _counted(self, api: str, request: Any, reply: Reply) -> Reply:
+        """Return a reply that counts the request before it passes the answer on."""
+        started = time.perf_counter()
+
+        def count(answer: Message | StatusError) -> None:
+            self._metrics.request(
+                model=_model_name(request),
+                version=_version_of(answer),
+                api=api,
+                entrypoint="GRPC",
+                status=answer.code if isinstance(answer, StatusError) else Code.OK,
+                microseconds=(time.perf_counter() - started) * 1e6,
             )
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        for service in ("", "ModelService", "PredictionService"):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            reply(answer)
 
-    def leave(self) -> None:
-        """Say NOT_SERVING to whoever checks health, before the server stops."""
-        self._health.enter_graceful_shutdown()
+        return count
 
-    def _predict(self, request: tfs_pb2.PredictRequest, timeout_seconds: float | None) -> tfs_pb2.PredictResponse:
+    def _predict(self, request: tfs_pb2.PredictRequest, timeout_seconds: float | None) -> Message:
         with borrow_for(self._catalogue, request) as entry:
             return predict(entry, request, timeout_seconds=timeout_seconds)
 
-    def _metadata(self, request: tfs_pb2.GetModelMetadataRequest, _: float | None) -> tfs_pb2.GetModelMetadataResponse:
+    def _classify(self, request: tfs_pb2.ClassificationRequest, timeout_seconds: float | None) -> Message:
+        with borrow_for(self._catalogue, request) as entry:
+            return classify(
+                entry,
+                request,
+                timeout_seconds=timeout_seconds,
+                is_method_name_checked=self._is_method_name_checked,
+                metrics=self._metrics,
+            )
+
+    def _regress(self, request: tfs_pb2.RegressionRequest, timeout_seconds: float | None) -> Message:
+        with borrow_for(self._catalogue, request) as entry:
+            return regress(
+                entry,
+                request,
+                timeout_seconds=timeout_seconds,
+                is_method_name_checked=self._is_method_name_checked,
+                metrics=self._metrics,
+            )
+
+    def _multi_inference(self, request: tfs_pb2.MultiInferenceRequest, timeout_seconds: float | None) -> Message:
+        if not request.tasks:
+            raise invalid_argument("Missing ModelSpec")
+        with borrow_for(self._catalogue, request.tasks[0]) as entry:
+            return multi_inference(
+                entry,
+                request,
+                timeout_seconds=timeout_seconds,
+                is_method_name_checked=self._is_method_name_checked,
+                metrics=self._metrics,
+            )
+
+    def _metadata(self, request: tfs_pb2.GetModelMetadataRequest, _: float | None) -> Message:
         return model_metadata(self._catalogue, request)
 
-    def _status(self, request: tfs_pb2.GetModelStatusRequest, _: float | None) -> tfs_pb2.GetModelStatusResponse:
+    def _status(self, request: tfs_pb2.GetModelStatusRequest, _: float | None) -> Message:
         return model_status(self._catalogue, request)
 
-    def _reload(
-        self, request: tfs_pb2.ReloadConfigRequest, timeout_seconds: float | None
-    ) -> tfs_pb2.ReloadConfigResponse:
+    def _reload(self, request: tfs_pb2.ReloadConfigRequest, timeout_seconds: float | None) -> Message:
+        before = {name: self._metrics.value(name) for name in request.metric_names}
         models = served_models(request.config)
         new = self._lifecycle.apply(models, may_new_labels_wait=self._may_new_labels_wait)
         # New versions of known models are not waited for; GetModelStatus tells when they are there.
         self._lifecycle.wait_until_settled(new, timeout_seconds=timeout_seconds)
         response = tfs_pb2.ReloadConfigResponse()
         response.status.SetInParent()
+        for name, value in before.items():
+            response.metric.add(name=name, int64_value_increase=self._metrics.value(name) - value)
         return response
 
 
-def _method(
-    answer: Callable[[_Request, float | None], _Response], request_type: type[_Request]
-) -> grpc.RpcMethodHandler[_Request, _Response]:
-    def handle(request: _Request, context: grpc.ServicerContext) -> _Response:
-        remaining = context.time_remaining()
-        timeout_seconds = None if remaining is None or math.isinf(remaining) or remaining > 1e6 else remaining
-        try:
-            return answer(request, timeout_seconds)
-        except StatusError as error:
-            context.abort(_CODES[error.code], _cut(error.message))
-        except Exception as error:  # noqa: BLE001  (the edge of a request: one bug may not end the server)
-            _LOG.exception("a request failed unexpectedly")
-            context.abort(grpc.StatusCode.INTERNAL, _cut(f"Internal error; see the server's log: {error}"))
-
-    return grpc.unary_unary_rpc_method_handler(
-        handle, request_deserializer=request_type.FromString, response_serializer=_bytes_of
-    )
+def _model_name(request: Any) -> str:
+    if isinstance(request, tfs_pb2.MultiInferenceRequest):
+        return first_model_spec(request).name
+    name: str = request.model_spec.name
+    return name
 
 
-def _cut(message: str) -> str:
-    return message if len(message) <= _MAX_DETAILS else f"{message[:_MAX_DETAILS]}...TRUNCATED"
-
-
-def _bytes_of(message: Message) -> bytes:
-    return message.SerializeToString()
+def _version_of(answer: Message | StatusError) -> int | None:
+    """Return the version that answered; the statuses of all versions are nobody's answer."""
+    if isinstance(answer, tfs_pb2.MultiInferenceResponse):
+        return answer.results[0].model_spec.version.value if answer.results else None
+    spec = getattr(answer, "model_spec", None)
+    return spec.version.value if spec is not None else None

@@ -73,14 +73,18 @@ class GrpcTransport:
         self._thread = threading.Thread(target=self._loop.run, name="grpc-io", daemon=True)
         self._thread.start()
 
-    def drain(self, seconds: float) -> None:
-        """Accept no more, give what runs so long to end, close; return when all is closed.
+    def begin_drain(self, seconds: float) -> None:
+        """Accept no more, and give what runs so long to end.
 
         Every request that a client has sent before it heard of the drain is answered; what is not
         done in time is answered UNAVAILABLE.
         """
-        if self._loop is not None and self._thread is not None:
+        if self._loop is not None:
             self._loop.drain(seconds)
+
+    def wait_closed(self) -> None:
+        """Return when all connections are closed, after `begin_drain`."""
+        if self._loop is not None and self._thread is not None:
             self._thread.join()
             self._loop.close()
         for listener in self._listeners:

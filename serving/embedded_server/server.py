@@ -9,22 +9,24 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-
-import grpc
 
 from serving.embedded_server.catalogue import Catalogue, ModelVersion
 from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
+from serving.embedded_server.grpc_dispatch import GrpcLimits
+from serving.embedded_server.grpc_health import GrpcHealth
+from serving.embedded_server.grpc_reflection import GrpcReflection
 from serving.embedded_server.grpc_services import GrpcServices
+from serving.embedded_server.grpc_transport import GrpcTransport
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.rest import RestServer, RestSettings
 from serving.embedded_server.server_config import read_config_file
 from serving.embedded_server.session import Session, load_session, start_threads
 from serving.embedded_server.status import Code, StatusError, invalid_argument
+from serving.embedded_server.tls import read_tls_context
 from serving.embedded_server.warm_up import warm_up
 
 _LOG = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Server:
         self._stop_requests: SimpleQueue[None] = SimpleQueue()
         self._stopping = threading.Event()
         self._catalogue = Catalogue()
+        self._metrics = Metrics(versions=self._catalogue.all_versions)
         self._lifecycle = Lifecycle(
             self._catalogue,
             load=_loader(flags),
@@ -59,8 +62,11 @@ class Server:
         self._services = GrpcServices(
             self._catalogue,
             self._lifecycle,
+            metrics=self._metrics,
             may_new_labels_wait=flags.allow_version_labels_for_unavailable_models,
+            is_method_name_checked=flags.enable_signature_method_name_check,
         )
+        self._health = GrpcHealth()
 
     def stop(self) -> None:
         """Begin to drain; safe to call from a signal handler."""
@@ -75,18 +81,18 @@ class Server:
         intra, inter = _threads(self._flags)
         start_threads(intra_op_threads=intra, inter_op_threads=inter)
         self._load_first_models()
-        server, targets = self._open_grpc()
+        transport, targets = self._open_grpc()
         rest = self._open_rest()
         self._announce(f"READY grpc={','.join(targets)} rest={rest.address if rest else '-'}")
         self._follow_config_file()
         self._stop_requests.get()
         self._stopping.set()
         _LOG.info("draining: no new requests, running ones have %g s", self._flags.drain_seconds)
-        self._services.leave()
-        stopped = server.stop(self._flags.drain_seconds)
+        self._health.leave()
+        transport.begin_drain(self._flags.drain_seconds)
         if rest is not None:
             rest.stop(drain_seconds=self._flags.drain_seconds)
-        stopped.wait()
+        transport.wait_closed()
         self._lifecycle.stop()
 
     def _load_first_models(self) -> None:
@@ -104,22 +110,18 @@ class Server:
                     return _LOG.error("%s", error.message)
         return None
 
-    def _open_grpc(self) -> tuple[grpc.Server, list[str]]:
-        threads = self._flags.grpc_max_threads or 4 * _cpus()
-        server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
-            options=(
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-                # A second server on the same port is a mistake, not a load balancer.
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ),
+    def _open_grpc(self) -> tuple[GrpcTransport, list[str]]:
+        flags = self._flags
+        reflection = GrpcReflection().methods() if flags.enable_grpc_reflection else {}
+        transport = GrpcTransport(
+            {**self._services.methods(), **self._health.methods(), **reflection},
+            max_threads=flags.grpc_max_threads or 4 * _cpus(),
+            limits=GrpcLimits(max_request_bytes=flags.max_request_mebibytes << 20),
+            tls=read_tls_context(Path(flags.ssl_config_file)) if flags.ssl_config_file else None,
         )
-        self._services.add_to(server)
-        targets = _bind(server, self._flags)
-        server.start()
-        return server, targets
+        targets = _bind(transport, flags)
+        transport.start()
+        return transport, targets
 
     def _open_rest(self) -> RestServer | None:
         if not self._flags.rest_api_port:
@@ -187,20 +189,13 @@ def _loader(flags: Flags) -> Callable[[ModelVersion], Session]:
     return load
 
 
-def _bind(server: grpc.Server, flags: Flags) -> list[str]:
+def _bind(transport: GrpcTransport, flags: Flags) -> list[str]:
     targets = []
     if flags.grpc_socket_path:
-        targets.append(f"unix:{Path(flags.grpc_socket_path).absolute()}")
+        targets.append(transport.bind_unix(Path(flags.grpc_socket_path)))
     if flags.port or not targets:
-        targets.append(f"{flags.host}:{flags.port}")
-    bound = []
-    for target in targets:
-        try:
-            port = server.add_insecure_port(target)
-        except RuntimeError as error:
-            raise StatusError(Code.UNAVAILABLE, f"Cannot listen on {target}: {error}") from None
-        bound.append(target if target.startswith("unix:") else f"{flags.host}:{port}")
-    return bound
+        targets.append(transport.bind_tcp(flags.host, flags.port))
+    return targets
 
 
 def _threads(flags: Flags) -> tuple[int, int]:

@@ -10,9 +10,29 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
-from serving.embedded_server.status import invalid_argument
+from google.protobuf import text_format
+
+from serving.embedded_server.status import invalid_argument, not_found
 from serving.protos import tfs_pb2
+
+
+def read_tls_context(path: Path) -> ssl.SSLContext:
+    """Return the context that a text file with an SSLConfig message asks for.
+
+    Raises:
+        StatusError: NOT_FOUND: there is no such file; INVALID_ARGUMENT: it is not such a message, or
+            cannot be used.
+    """
+    try:
+        config = text_format.Parse(path.read_text(encoding="utf-8"), tfs_pb2.SSLConfig())
+    except OSError as error:
+        raise not_found(f"{path}; {error.strerror}") from None
+    except (text_format.ParseError, UnicodeDecodeError):
+        # Not the parser's words: they may quote the private key.
+        raise invalid_argument(f"Invalid protobuf file: '{path}': it is no text SSLConfig.") from None
+    return tls_context(config)
 
 
 def tls_context(config: tfs_pb2.SSLConfig) -> ssl.SSLContext:
