@@ -22,6 +22,7 @@ from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.run_plan import RunPlan
 from serving.embedded_server.run_task import Answer, Done, RunTask
 from serving.embedded_server.session import Session
+from serving.embedded_server.signature_plan import SignaturePlans
 from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.embedded_server.worker_pool import WorkerPool
 from serving.protos import tfs_pb2
@@ -50,6 +51,7 @@ class ExecutedModel:
         self._metrics = metrics
         self.model = model
         self.version = version
+        self.signatures = SignaturePlans(session, model=model, version=version)
         self._queues: dict[RunPlan, BatchQueue[RunTask]] = {}
 
     @property

@@ -22,7 +22,7 @@ Asking: TypeAlias = (
 """The messages whose model_spec says who is to answer."""
 
 
-def take_for(catalogue: Catalogue, request: _Request) -> ModelVersion:
+def take_for(catalogue: Catalogue, request: Asking) -> ModelVersion:
     """Return the version that a request names; the caller gives it back to the catalogue.
 
     Raises:
@@ -32,7 +32,7 @@ def take_for(catalogue: Catalogue, request: _Request) -> ModelVersion:
     return catalogue.take(name, version=version, label=label)
 
 
-def borrow_for(catalogue: Catalogue, request: _Request) -> AbstractContextManager[ModelVersion]:
+def borrow_for(catalogue: Catalogue, request: Asking) -> AbstractContextManager[ModelVersion]:
     """Return the version that a request names, borrowed for the length of a `with` block.
 
     Raises:
@@ -50,7 +50,7 @@ def fill_model_spec(spec: tfs_pb2.ModelSpec, entry: ModelVersion, *, signature_n
         spec.signature_name = signature_name
 
 
-def _choice(request: _Request) -> tuple[str, int | None, str | None]:
+def _choice(request: Asking) -> tuple[str, int | None, str | None]:
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
