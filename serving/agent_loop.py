@@ -23,7 +23,7 @@ from serving.agent import Agent
 from serving.tick_report import TickReport
 
 _LOG = logging.getLogger("liftgate.agent")
-_LOCK_NAME = ".agent.lock"
+LOCK_NAME = ".agent.lock"
 _LOOK_SECONDS = 0.1
 
 
@@ -50,12 +50,13 @@ class Wakeup:
         """Cut the present sleep, or the next one, short."""
         self._is_woken = True
 
-    def sleep(self, seconds: float) -> None:
-        """Wait for `seconds` or for a signal."""
+    def sleep(self, seconds: float, *, is_wanted: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for `seconds`, for a signal or until `is_wanted`; return whether the wait was cut short."""
         deadline = time.monotonic() + seconds
-        while not (self._is_stopping or self._is_woken) and time.monotonic() < deadline:
+        while not (is_cut := self._is_stopping or self._is_woken or is_wanted()) and time.monotonic() < deadline:
             time.sleep(max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic())))
         self._is_woken = False
+        return is_cut
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -80,7 +81,7 @@ def only_agent(models_dir: Path) -> Iterator[None]:
         RefusedError: another agent works there.
         SettingsError: the directory cannot be made or written.
     """
-    path = models_dir / _LOCK_NAME
+    path = models_dir / LOCK_NAME
     try:
         models_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
@@ -114,8 +115,23 @@ def run_agent(agent: Agent, *, wakeup: Wakeup, on_report: Callable[[TickReport],
             on_report(agent.tick())
         except LiftgateError as error:
             _LOG.error("%s", error)
-        if not wakeup.should_stop():
-            wakeup.sleep(pause_seconds(agent.settings.poll_seconds, jitter=agent.settings.poll_jitter))
+        _pause(agent, wakeup)
+
+
+def _pause(agent: Agent, wakeup: Wakeup) -> None:
+    """Wait for the next tick; meanwhile watch over a new version, and obey a request to go back at once."""
+    settings = agent.settings
+    left_seconds = pause_seconds(settings.poll_seconds, jitter=settings.poll_jitter)
+    while left_seconds > 0 and not wakeup.should_stop():
+        part_seconds = min(left_seconds, settings.watch_seconds) if agent.is_watching() else left_seconds
+        if wakeup.sleep(part_seconds, is_wanted=agent.is_request_pending):
+            return
+        left_seconds -= part_seconds
+        try:
+            if left_seconds > 0 and agent.must_return():
+                return
+        except LiftgateError as error:
+            _LOG.error("%s", error)
 
 
 def pause_seconds(poll_seconds: float, *, jitter: float) -> float:

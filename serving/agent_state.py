@@ -1,25 +1,42 @@
-"""What the agent remembers between ticks: `<models>/<model>/state.json`, and its pure transitions.
+"""What the agent remembers between ticks: `<models>/<model>/state.json`.
 
 Its place in the flow: the agent reads it at the start of a tick and writes it durably after each
 step that matters, so that a tick that is killed at any line is finished by the next one. It is
-memory, not truth: what is served is what the model server answers.
+memory, not truth: what is served is what the model server answers. agent_changes.py has the
+transitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import json
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from artifact_sync.canonical import FrozenModel, Record, Sha256, Timestamp
+from artifact_sync.errors import RecordError
 from artifact_sync.records import ModelName, Number
 
-Cause = Literal["trust", "integrity", "capacity", "host", "server", "load", "golden", "labels", "withdrawn"]
+Cause = Literal[
+    "trust",
+    "integrity",
+    "capacity",
+    "host",
+    "server",
+    "load",
+    "golden",
+    "latency",
+    "labels",
+    "order",
+    "traffic",
+    "withdrawn",
+]
 """Where a release failed; `withdrawn` is a person's decision on this host."""
 
 Outcome = Literal["refused", "failed"]
+Label = Literal["stable", "canary", "shadow"]
+
+_FIRST_SCHEMA = "liftgate.agent-state/1"
 
 
 class Accepted(FrozenModel):
@@ -46,6 +63,15 @@ class Baking(FrozenModel):
     until: Timestamp
 
 
+class Watch(FrozenModel):
+    """A new stable version that is watched, the version before it, and until when."""
+
+    release: Number
+    version: Number
+    before: Number
+    until: Timestamp
+
+
 class Failure(FrozenModel):
     """Why a release is not served here, and when it is tried again."""
 
@@ -59,11 +85,17 @@ class Failure(FrozenModel):
 
 
 class Withdrawal(FrozenModel):
-    """A person's decision on this host: the release and its stable version are not served here again."""
+    """A decision against a release on this host, by a person or by what was seen of it.
+
+    The release and the version are not served here again; the next release is. `label` is what
+    users called the version by.
+    """
 
     release: Number
     version: Number
     reason: str
+    cause: Literal["withdrawn", "traffic", "golden"] = "withdrawn"
+    label: Label = "stable"
 
 
 class Said(FrozenModel):
@@ -75,90 +107,54 @@ class Said(FrozenModel):
     serving_version: Number | None
 
 
+class Account(FrozenModel):
+    """Figures of one release's roll-out on this host, by what they are about; the acknowledgement has them."""
+
+    release: Number
+    figures: dict[str, str]
+
+
 class AgentState(Record):
     """Everything the agent remembers.
 
     `last_good` is the version to return to; it is never removed from the disk. `offered` is what
-    the last configuration sent to the server listed, written before it is sent.
+    the last configuration sent to the server listed, written before it is sent. `seen_at` is when
+    `highest_release` was first seen here; `announced_swap` the release for which it was said that
+    the old version leaves the memory first; `memory_factor` what a byte of a version's files took.
     """
 
-    schema_name: ClassVar[str] = "liftgate.agent-state/1"
+    schema_name: ClassVar[str] = "liftgate.agent-state/2"
     model: ModelName
     highest_release: Annotated[int, Field(ge=0)] = 0
+    seen_at: Timestamp | None = None
     accepted: Accepted | None = None
     last_good: Number | None = None
     baking: Baking | None = None
+    watch: Watch | None = None
     failure: Failure | None = None
     withdrawal: Withdrawal | None = None
     offered: tuple[Number, ...] = ()
+    announced_swap: Number | None = None
+    account: Account | None = None
+    memory_factor: Annotated[float, Field(gt=0)] | None = None
     said: Said | None = None
 
 
-def after_acceptance(
-    state: AgentState,
-    *,
-    release: int,
-    release_sha256: str,
-    labels: Mapping[str, int],
-    is_fallback: bool,
-    now: datetime,
-    bake_seconds: float,
-) -> AgentState:
-    """Return the state once `labels` are what the server answers with.
+def read_state(data: bytes) -> AgentState:
+    """Parse a state file, of this or of the first schema, which had fewer fields.
 
-    A move to another stable version makes the one before the last good one and lets it bake. A
-    fallback does neither: what it left had failed, and the failure stays on record.
+    Raises:
+        RecordError: it cannot be believed.
     """
-    accepted = Accepted.model_validate(
-        {"release": release, "release_sha256": release_sha256, "since": now, **labels}, strict=True
-    )
-    changes: dict[str, object] = {"accepted": accepted}
-    before = state.accepted
-    if is_fallback:
-        changes["baking"] = None
-    else:
-        changes |= {"failure": None, "withdrawal": None}
-        if before is not None and before.stable != accepted.stable:
-            changes["last_good"] = before.stable
-            until = now + timedelta(seconds=bake_seconds)
-            changes["baking"] = Baking(version=before.stable, until=until) if bake_seconds > 0 else None
-    return state.model_copy(update=changes)
-
-
-def after_failure(
-    state: AgentState,
-    *,
-    release: int,
-    version: int | None,
-    cause: Cause,
-    outcome: Outcome,
-    detail: str,
-    now: datetime,
-    retry_seconds: float,
-    retry_limit_seconds: float,
-) -> AgentState:
-    """Return the state with the failure on record and the next try put off, twice as long each time."""
-    before = state.failure
-    attempts = before.attempts + 1 if before is not None and before.release == release else 1
-    pause_seconds = min(retry_seconds * 2.0 ** min(attempts - 1, 30), retry_limit_seconds)
-    # A record keeps whole seconds, so a pause is rounded up: never shorter than promised.
-    retry_at = now + timedelta(seconds=int(pause_seconds) + 1)
-    failure = Failure(
-        release=release,
-        version=version,
-        cause=cause,
-        outcome=outcome,
-        detail=detail,
-        attempts=attempts,
-        retry_at=retry_at,
-    )
-    return state.model_copy(update={"failure": failure})
-
-
-def after_withdrawal(state: AgentState, *, reason: str) -> AgentState:
-    """Return the state in which the accepted release is not served here again; the next release is."""
-    accepted = state.accepted
-    if accepted is None:
-        return state
-    withdrawal = Withdrawal(release=accepted.release, version=accepted.stable, reason=reason)
-    return state.model_copy(update={"withdrawal": withdrawal})
+    try:
+        return AgentState.from_json(data)
+    except RecordError:
+        if _FIRST_SCHEMA.encode() not in data:
+            raise
+    try:
+        document = json.loads(data)
+        if not isinstance(document, dict) or document.pop("schema", None) != _FIRST_SCHEMA:
+            raise ValueError("another schema")
+        return AgentState.model_validate_json(json.dumps(document), strict=True)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"Not a valid {_FIRST_SCHEMA} record: {error}.") from None

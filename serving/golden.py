@@ -117,6 +117,15 @@ def replay(
     )
 
 
+def golden_photos(examples: GoldenExamples) -> list[npt.NDArray[np.uint8]]:
+    """Return the photos of the examples, each [height, width, channels].
+
+    Raises:
+        IntegrityError: an example is not an image of the stated size.
+    """
+    return [_pixels(example, examples) for example in examples.examples]
+
+
 def _pixels(example: GoldenExample, examples: GoldenExamples) -> npt.NDArray[np.uint8]:
     shape = (examples.height, examples.width, examples.channels)
     try:

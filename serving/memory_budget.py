@@ -8,7 +8,7 @@ of the version's files for.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from artifact_sync.records import Manifest
 
@@ -40,6 +40,14 @@ class MemoryReading:
     limit_bytes: int | None
     server_bytes: int | None
     source: str
+
+
+class MemorySource(Protocol):
+    """Where a MemoryReading comes from, such as ServerMemory."""
+
+    def read(self) -> MemoryReading:
+        """Return what is known now."""
+        ...
 
 
 @dataclass(frozen=True)

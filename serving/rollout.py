@@ -1,28 +1,28 @@
 """What to do next: a pure function from what is wanted and what is there to one step.
 
 Its place in the flow: the agent observes, asks `plan`, carries out the step and asks again, until
-the answer is `Nothing` or `KeepForBake`. Killed anywhere, the next look goes on from what is there.
+the answer is one at which a tick rests. Killed anywhere, the next look goes on from what is there.
 
 The order holds these promises:
 - a path is sent to the server only when its directory was verified (or the server already answers
   with that version);
-- a label moves only to a version that is AVAILABLE and gave the golden answers, in a configuration
-  that loads nothing;
-- only UnloadVersions takes a version out of memory, and never one that a label needs;
+- a label moves only to a version that is AVAILABLE, gave the golden answers and is not slower than it
+  may be, in a configuration that loads nothing, and when it is this host's turn;
+- only UnloadVersions and SwapOut take a version out of memory; the first never one that a label
+  needs, the second only where both do not fit, where that is allowed, and after it was announced;
 - the serving version, the last good one and whatever the server holds are never removed from disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from artifact_sync.records import ReleaseRecord
 from serving.rollout_acknowledgement import due_acknowledgement
+from serving.rollout_load import next_load
 from serving.rollout_situation import Situation
 from serving.rollout_steps import (
     KeepForBake,
-    LoadVersions,
+    MeasureLatency,
     MoveLabels,
     Nothing,
     ProbeVersion,
@@ -31,57 +31,21 @@ from serving.rollout_steps import (
     RemoveVersions,
     Step,
     UnloadVersions,
+    WaitForHosts,
     WriteConfig,
     described,
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """The labels that the server shall answer with, and why: the release, or what was accepted before."""
-
-    labels: Mapping[str, int]
-    release: ReleaseRecord | None = None
-    is_fallback: bool = False
-
-    @property
-    def versions(self) -> frozenset[int]:
-        """Every version that a label needs."""
-        return frozenset(self.labels.values())
-
-
-def release_labels(release: ReleaseRecord) -> dict[str, int]:
-    """Return label → version as a release wants it."""
-    shares = (("canary", release.canary), ("shadow", release.shadow))
-    return {"stable": release.stable} | {label: share.version for label, share in shares if share is not None}
+from serving.rollout_target import Target, is_new, release_labels, target_of
 
 
 def plan(situation: Situation) -> Step:
-    """Return the next step; `Nothing` and `KeepForBake` end the tick."""
-    target = _target(situation)
+    """Return the next step; `Nothing`, `KeepForBake` and `WaitForHosts` end the tick."""
+    target = target_of(situation)
     for decide in _DECISIONS:
         step = decide(situation, target)
         if step is not None and step not in situation.done:
             return step
     return _rest(situation, target)
-
-
-def _target(s: Situation) -> Target:
-    is_held_back = s.failure is not None or s.withdrawal is not None
-    if s.desired is not None and not is_held_back and not s.blocked & set(s.desired.versions):
-        return Target(labels=release_labels(s.desired), release=s.desired)
-    accepted = s.state.accepted
-    if accepted is None:
-        # Nothing was ever accepted: what the labels point at, if anything, is left alone.
-        return Target(labels=dict(s.labels))
-    usable = {label: version for label, version in accepted.labels.items() if s.is_usable(version)}
-    if usable == accepted.labels:
-        return Target(labels=usable)
-    last_good = s.state.last_good
-    if "stable" not in usable and last_good is not None and s.is_usable(last_good):
-        usable = {"stable": last_good}
-    # Without any usable stable version there is nothing better than to keep what is there.
-    return Target(labels=usable, is_fallback=True) if "stable" in usable else Target(labels=accepted.labels)
 
 
 def _make_config_safe(s: Situation, target: Target) -> Step | None:
@@ -95,41 +59,60 @@ def _pull(s: Situation, target: Target) -> Step | None:
     return PullVersion(version=min(missing)) if missing and s.is_bucket_reachable else None
 
 
-def _load(s: Situation, target: Target) -> Step | None:
-    if s.server is None or target.versions <= s.available:
-        return None
-    if not all(s.is_usable(version) for version in target.versions):
-        return None
-    held = _held_labels(s)
-    keep = target.versions | frozenset(held.values())
-    # The gate measured the memory of two versions at once, so one that only bakes makes room.
-    make_room = UnloadVersions(versions=tuple(sorted(s.available & keep)), labels=held)
-    if s.state.accepted is not None and s.available - keep and make_room not in s.done:
-        return make_room
-    # A server that somebody set up by hand keeps what it has until the first release is accepted.
-    foreign = s.available if s.state.accepted is None else frozenset()
-    awaited = tuple(sorted(target.versions - s.available))
-    return LoadVersions(versions=tuple(sorted(keep | foreign)), awaited=awaited, labels=held)
-
-
-def _held_labels(s: Situation) -> dict[str, int]:
-    """Return the labels as they are; one that did not answer is held where it was accepted."""
-    accepted = s.state.accepted.labels if s.state.accepted is not None else {}
-    return {label: version for label, version in {**accepted, **s.labels}.items() if version in s.available}
-
-
 def _probe(s: Situation, target: Target) -> Step | None:
     unproved = _moving(s, target) - s.proved
-    if not unproved or not _is_in_memory(s, target) or not all(s.is_usable(version) for version in unproved):
+    if (
+        _is_prepared(s, target)
+        or not unproved
+        or not _is_in_memory(s, target)
+        or not all(s.is_usable(version) for version in unproved)
+    ):
         return None
     return ProbeVersion(version=min(unproved))
 
 
+def _measure(s: Situation, target: Target) -> Step | None:
+    untimed = _to_be_timed(s, target) - s.timed
+    if _is_prepared(s, target) or not untimed or not _is_in_memory(s, target) or not _moving(s, target) <= s.proved:
+        return None
+    version = min(untimed)
+    return MeasureLatency(version=version, served=_served(s))
+
+
+def _to_be_timed(s: Situation, target: Target) -> frozenset[int]:
+    # What users get; a way back is not refused because it is slow.
+    if target.release is None or target.release.kind == "rollback" or not is_new(s, target):
+        return frozenset()
+    served = _served(s)
+    is_due = s.rules.is_latency_limited or (s.rules.is_latency_compared and served is not None)
+    moving = {target.labels.get("stable"), target.labels.get("canary")} & _moving(s, target)
+    return frozenset(version for version in moving if version is not None and version != served and is_due)
+
+
+def _served(s: Situation) -> int | None:
+    stable = s.labels.get("stable")
+    return stable if stable in s.available else None
+
+
 def _move(s: Situation, target: Target) -> Step | None:
     is_needed = target.labels and dict(s.labels) != dict(target.labels)
-    if not is_needed or not _is_in_memory(s, target) or not _moving(s, target) <= s.proved:
+    if not is_needed or not _is_ready(s, target) or _is_waiting(s, target):
         return None
     return MoveLabels(versions=tuple(sorted(target.versions | s.available)), labels=dict(target.labels))
+
+
+def _is_ready(s: Situation, target: Target) -> bool:
+    is_proved = _moving(s, target) <= s.proved and _to_be_timed(s, target) <= s.timed
+    return is_proved and _is_in_memory(s, target)
+
+
+def _is_waiting(s: Situation, target: Target) -> bool:
+    return target.release is not None and s.turn.word == "wait" and dict(s.labels) != dict(target.labels)
+
+
+def _is_prepared(s: Situation, target: Target) -> bool:
+    # While others go first it is not asked again at every look; all of it is once more before the move.
+    return _is_waiting(s, target) and _moving(s, target) <= s.prepared
 
 
 def _moving(s: Situation, target: Target) -> frozenset[int]:
@@ -145,9 +128,10 @@ def _record(s: Situation, target: Target) -> Step | None:
     is_served = _is_in_memory(s, target) and dict(s.labels) == dict(target.labels)
     if is_served and target.release is not None:
         release = target.release
-        is_new = accepted is None or accepted.release != release.number or accepted.labels != target.labels
-        if is_new or s.state.failure is not None:
-            return RecordServing(release.number, release.sha256, dict(target.labels), is_fallback=False)
+        if is_new(s, target) or s.state.failure is not None:
+            is_watched = release.kind == "promotion"
+            labels = dict(target.labels)
+            return RecordServing(release.number, release.sha256, labels, is_fallback=False, is_watched=is_watched)
     if is_served and target.is_fallback and accepted is not None and accepted.labels != target.labels:
         return RecordServing(accepted.release, accepted.release_sha256, dict(target.labels), is_fallback=True)
     return None if s.is_config_current else WriteConfig()
@@ -169,7 +153,7 @@ def _acknowledge(s: Situation, target: Target) -> Step | None:
     if not s.is_bucket_reachable:
         return None
     wanted = release_labels(s.desired) if s.desired is not None else None
-    return due_acknowledgement(s.state, desired=s.desired, wanted=wanted, trouble=s.trouble)
+    return due_acknowledgement(s.state, desired=s.desired, wanted=wanted, trouble=s.trouble, turn=s.turn)
 
 
 def _mend_last_good(s: Situation, target: Target) -> Step | None:
@@ -195,8 +179,9 @@ def _remove(s: Situation, target: Target) -> Step | None:
 _DECISIONS: tuple[Callable[[Situation, Target], Step | None], ...] = (
     _make_config_safe,
     _pull,
-    _load,
+    next_load,
     _probe,
+    _measure,
     _move,
     _record,
     _unload,
@@ -208,6 +193,8 @@ _DECISIONS: tuple[Callable[[Situation, Target], Step | None], ...] = (
 
 
 def _rest(s: Situation, target: Target) -> Step:
+    if _is_waiting(s, target):
+        return WaitForHosts(reason=s.turn.reason, labels=dict(target.labels))
     baking = s.state.baking
     if baking is not None and baking.version in s.baking - target.versions:
         return KeepForBake(version=baking.version, until=baking.until, labels=dict(target.labels))

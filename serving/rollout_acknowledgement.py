@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from artifact_sync.records import ReleaseRecord
 from serving.agent_state import AgentState, Cause, Outcome
+from serving.host_order import GO, Turn
 from serving.rollout_steps import Acknowledge, described
 
 
@@ -24,10 +25,15 @@ class Trouble:
 
 
 def due_acknowledgement(
-    state: AgentState, *, desired: ReleaseRecord | None, wanted: Mapping[str, int] | None, trouble: Trouble | None
+    state: AgentState,
+    *,
+    desired: ReleaseRecord | None,
+    wanted: Mapping[str, int] | None,
+    trouble: Trouble | None,
+    turn: Turn = GO,
 ) -> Acknowledge | None:
     """Return what this host has to say and has not said yet; `wanted` are the labels that `desired` asks for."""
-    current = _current(state, desired=desired, wanted=wanted, trouble=trouble)
+    current = _current(state, desired=desired, wanted=wanted, trouble=trouble, turn=turn)
     if current is None:
         return None
     said = state.said
@@ -43,21 +49,39 @@ def due_acknowledgement(
 
 
 def _current(
-    state: AgentState, *, desired: ReleaseRecord | None, wanted: Mapping[str, int] | None, trouble: Trouble | None
+    state: AgentState,
+    *,
+    desired: ReleaseRecord | None,
+    wanted: Mapping[str, int] | None,
+    trouble: Trouble | None,
+    turn: Turn,
 ) -> Acknowledge | None:
-    accepted, failure = state.accepted, state.failure
+    accepted = state.accepted
     if trouble is not None:
         return _about_trouble(state, desired=desired, trouble=trouble)
     if desired is None:
         return None
-    if failure is not None and failure.release == desired.number:
-        return Acknowledge(desired.number, desired.sha256, failure.outcome, failure.cause, failure.detail)
-    withdrawal = state.withdrawal
-    if withdrawal is not None and withdrawal.release == desired.number:
-        return Acknowledge(desired.number, desired.sha256, "failed", "withdrawn", withdrawal.reason)
+    held_back = _held_back(state, desired=desired, turn=turn)
+    if held_back is not None:
+        return held_back
     if accepted is None or accepted.release != desired.number or accepted.labels != wanted:
         return None
-    return Acknowledge(desired.number, desired.sha256, "serving", "", f"Serves {described(accepted.labels)}.")
+    figures = state.account.figures if state.account is not None and state.account.release == desired.number else {}
+    detail = " ".join((f"Serves {described(accepted.labels)}.", *figures.values()))
+    return Acknowledge(desired.number, desired.sha256, "serving", "", detail)
+
+
+def _held_back(state: AgentState, *, desired: ReleaseRecord, turn: Turn) -> Acknowledge | None:
+    failure, withdrawal, accepted = state.failure, state.withdrawal, state.accepted
+    if failure is not None and failure.release == desired.number:
+        return Acknowledge(desired.number, desired.sha256, failure.outcome, failure.cause, failure.detail)
+    if withdrawal is not None and withdrawal.release == desired.number:
+        return Acknowledge(desired.number, desired.sha256, "failed", withdrawal.cause, withdrawal.reason)
+    if turn.word in {"stop", "late"}:
+        kept = f"keeps {described(accepted.labels)}" if accepted is not None else "serves nothing yet"
+        detail = f"{_sentence(turn.reason)}; this host {kept}."
+        return Acknowledge(desired.number, desired.sha256, "refused", "order", detail)
+    return None
 
 
 def _about_trouble(state: AgentState, *, desired: ReleaseRecord | None, trouble: Trouble) -> Acknowledge | None:
@@ -67,3 +91,7 @@ def _about_trouble(state: AgentState, *, desired: ReleaseRecord | None, trouble:
         release, digest = state.accepted.release, state.accepted.release_sha256
         return Acknowledge(release, digest, trouble.outcome, trouble.cause, trouble.detail)
     return None
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".")

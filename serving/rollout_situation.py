@@ -11,11 +11,30 @@ from datetime import datetime
 
 from artifact_sync.records import ReleaseRecord
 from serving.agent_state import AgentState, Failure, Withdrawal
+from serving.host_order import GO, Turn
+from serving.memory_budget import RoomVerdict
 from serving.model_server import VersionState
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_steps import Step
 
 _LIVE = (VersionState.START, VersionState.LOADING, VersionState.AVAILABLE)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which checks this host makes.
+
+    Args:
+        is_memory_checked: whether room in memory is looked for before a load.
+        may_swap: whether the old version may leave the memory first where both do not fit.
+        is_latency_compared: whether a new version is timed against the served one.
+        is_latency_limited: whether there is a limit that holds without a served version too.
+    """
+
+    is_memory_checked: bool = False
+    may_swap: bool = False
+    is_latency_compared: bool = False
+    is_latency_limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,11 @@ class Situation:
         labels: label → version that the server answers with.
         on_disk: versions with a directory; `verified`: those whose every digest was checked.
         proved: versions that gave the golden answers in this tick.
+        timed: versions whose latency was found fit in this tick.
+        prepared: versions that were proved and timed in an earlier tick and wait for this host's turn.
+        room: what the check of the memory said in this tick.
+        turn: whether the order of hosts lets this one go on.
+        rules: which checks this host makes.
         blocked: versions that could not be had in this tick.
         done: the steps of this tick so far; none is taken twice.
         is_config_safe: whether the start-up file lists verified versions only.
@@ -47,6 +71,11 @@ class Situation:
     on_disk: frozenset[int] = frozenset()
     verified: frozenset[int] = frozenset()
     proved: frozenset[int] = frozenset()
+    timed: frozenset[int] = frozenset()
+    prepared: frozenset[int] = frozenset()
+    room: RoomVerdict | None = None
+    turn: Turn = GO
+    rules: Rules = Rules()
     blocked: frozenset[int] = frozenset()
     done: tuple[Step, ...] = ()
     is_config_safe: bool = True
@@ -75,7 +104,7 @@ class Situation:
 
     @property
     def withdrawal(self) -> Withdrawal | None:
-        """A person's decision against the release, as long as no newer one is there."""
+        """The decision against the release, as long as no newer one is there."""
         withdrawal = self.state.withdrawal
         is_past = withdrawal is None or (self.desired is not None and self.desired.number != withdrawal.release)
         return None if is_past else withdrawal

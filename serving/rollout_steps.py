@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from serving.agent_state import Cause
+from serving.agent_state import Cause, Label
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,48 @@ class LoadVersions:
 
 
 @dataclass(frozen=True)
+class CheckMemory:
+    """See whether `versions` fit into the server's memory beside what is there, or without `outgoing`.
+
+    A `is_return` is away from a version that must go: it is not refused for want of memory.
+    """
+
+    versions: tuple[int, ...]
+    outgoing: tuple[int, ...] = ()
+    is_return: bool = False
+
+    def __str__(self) -> str:
+        return f"version {_listed(self.versions)}"
+
+
+@dataclass(frozen=True)
+class AnnounceSwap:
+    """Say, before it is done, that `outgoing` leaves the memory before `versions` are loaded."""
+
+    release: int
+    release_sha256: str
+    versions: tuple[int, ...]
+    outgoing: tuple[int, ...]
+    figures: str
+    is_bucket_reachable: bool
+
+    def __str__(self) -> str:
+        return f"version {_listed(self.outgoing)} makes room for version {_listed(self.versions)}"
+
+
+@dataclass(frozen=True)
+class SwapOut:
+    """Take versions that labels point at out of memory; requests to those labels fail until the next move."""
+
+    versions: tuple[int, ...]
+    labels: Mapping[str, int]
+    outgoing: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"version {_listed(self.outgoing)}"
+
+
+@dataclass(frozen=True)
 class ProbeVersion:
     """Replay the golden examples on the server against this very version."""
 
@@ -52,6 +94,17 @@ class ProbeVersion:
 
     def __str__(self) -> str:
         return f"version {self.version}"
+
+
+@dataclass(frozen=True)
+class MeasureLatency:
+    """Time the version and the served one in turn on this server; `served` is None when none is."""
+
+    version: int
+    served: int | None
+
+    def __str__(self) -> str:
+        return f"version {self.version}" + (f" against version {self.served}" if self.served is not None else "")
 
 
 @dataclass(frozen=True)
@@ -73,6 +126,7 @@ class RecordServing:
     release_sha256: str
     labels: Mapping[str, int]
     is_fallback: bool
+    is_watched: bool = True
 
     def __str__(self) -> str:
         return described(self.labels)
@@ -115,6 +169,30 @@ class Acknowledge:
 
 
 @dataclass(frozen=True)
+class Withdraw:
+    """Write down that the accepted release is not served here again, and why; the labels go back next."""
+
+    label: Label
+    version: int
+    cause: Literal["withdrawn", "traffic", "golden"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.label} = version {self.version}"
+
+
+@dataclass(frozen=True)
+class WaitForHosts:
+    """All is ready; other hosts move their labels first."""
+
+    reason: str
+    labels: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return f"{described(self.labels)[:1].upper()}{described(self.labels)[1:]} is ready and waits: {self.reason}."
+
+
+@dataclass(frozen=True)
 class KeepForBake:
     """All is as it should be; the version before stays in memory until then."""
 
@@ -140,13 +218,19 @@ class Nothing:
 Step = (
     WriteConfig
     | PullVersion
+    | CheckMemory
+    | AnnounceSwap
+    | SwapOut
     | LoadVersions
     | ProbeVersion
+    | MeasureLatency
     | MoveLabels
     | RecordServing
     | UnloadVersions
     | RemoveVersions
     | Acknowledge
+    | Withdraw
+    | WaitForHosts
     | KeepForBake
     | Nothing
 )

@@ -127,6 +127,23 @@ class ServerDriver:
         while set(self.available()) - set(versions) and self.clock.monotonic() - started < _UNLOAD_SECONDS:
             self._pause()
 
+    def vacate(self, versions: tuple[int, ...], *, labels: Mapping[str, int]) -> None:
+        """Have the server hold `versions` only, and wait until the others have given their memory back.
+
+        Raises:
+            ModelServerError: they have not, in the time that a load may take.
+            StopRequestedError: the process is to end.
+        """
+        self.tell(versions, labels=labels)
+        started = self.clock.monotonic()
+        while left := [one.version for one in self.statuses().values() if _holds_memory(one, besides=versions)]:
+            if self.clock.monotonic() - started > self.settings.load_timeout_seconds:
+                raise ModelServerError(
+                    f"The model server does not let go of version {', '.join(map(str, left))} within "
+                    f"{self.settings.load_timeout_seconds:g} s (load_timeout_seconds). Look at its log."
+                )
+            self._pause()
+
     def tell(self, versions: tuple[int, ...], *, labels: Mapping[str, int]) -> None:
         """Replace the server's whole configuration."""
         configs = self.configs(versions, labels=labels)
@@ -168,6 +185,10 @@ class ServerDriver:
         if self.should_stop():
             raise StopRequestedError
         self.clock.sleep(_POLL_SECONDS)
+
+
+def _holds_memory(status: VersionStatus, *, besides: tuple[int, ...]) -> bool:
+    return status.version not in besides and status.state is not VersionState.END
 
 
 def _is_available(status: VersionStatus | None) -> bool:

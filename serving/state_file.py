@@ -10,7 +10,7 @@ from pathlib import Path
 
 from artifact_sync.durable import write_durably
 from artifact_sync.errors import RecordError
-from serving.agent_state import AgentState
+from serving.agent_state import AgentState, read_state
 
 
 class StateFile:
@@ -25,7 +25,7 @@ class StateFile:
         """Read the file; return a warning when it could not be believed and was set aside, else ''."""
         self.state = AgentState(model=self._model)
         try:
-            state = AgentState.from_json(self.path.read_bytes())
+            state = read_state(self.path.read_bytes())
             if state.model != self._model:
                 raise RecordError(f"It is of model {state.model}.")
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One tick: refresh trust, then observe, decide and act until there is nothing to do.
+"""One tick: return what must go, refresh trust, then observe, decide and act until there is nothing to do.
 
 Its place in the flow: Agent.tick makes one and runs it once. Whatever goes wrong, what is served
 stays served, the reason is on record, and the host says so in the bucket.
@@ -12,17 +12,27 @@ from typing import Protocol
 from artifact_sync.clock import Clock
 from artifact_sync.errors import LiftgateError, ModelServerError, StoreError, TrustError
 from artifact_sync.records import ReleaseRecord
-from serving.agent_state import AgentState, after_failure
-from serving.model_server import VersionState
+from serving.agent_changes import after_failure
+from serving.agent_state import AgentState
+from serving.back_request import is_returned
 from serving.rollout import plan
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_situation import Situation
-from serving.rollout_steps import KeepForBake, Nothing, ProbeVersion, PullVersion, Step
+from serving.rollout_steps import (
+    KeepForBake,
+    MeasureLatency,
+    Nothing,
+    ProbeVersion,
+    PullVersion,
+    Step,
+    WaitForHosts,
+    Withdraw,
+)
 from serving.server_driver import StopRequestedError
-from serving.start_config import read_start_config, versions_named
 from serving.step_runner import StepRunner, VersionSource
+from serving.tick_look import TickFacts, observe, turn_now
 from serving.tick_report import StepReport, TickReport
-from serving.tick_trouble import classify, from_os_error, is_about_release, outcome_of, version_at_fault
+from serving.tick_trouble import classify, from_os_error, is_about_release, outcome_of, said_of, version_at_fault
 
 _MAX_STEPS = 50
 
@@ -51,23 +61,25 @@ class Tick:
         trust: where trusted releases come from.
         clock: time.
         should_stop: asked between steps.
+        look: says whether the version that is served must go, before anything else; None when nobody watches.
     """
 
     def __init__(
-        self, runner: StepRunner, *, trust: TrustSource, clock: Clock, should_stop: Callable[[], bool]
+        self,
+        runner: StepRunner,
+        *,
+        trust: TrustSource,
+        clock: Clock,
+        should_stop: Callable[[], bool],
+        look: Callable[[], tuple[Withdraw | None, tuple[str, ...]]] | None = None,
     ) -> None:
         self._runner = runner
         self._trust = trust
         self._clock = clock
         self._should_stop = should_stop
-        self._now = clock.now()
-        self._desired: ReleaseRecord | None = None
-        self._trouble: Trouble | None = None
-        self._is_bucket_reachable = True
+        self._look = look
+        self._facts = TickFacts(now=clock.now())
         self._is_stopped = False
-        self._proved: set[int] = set()
-        self._blocked: set[int] = set()
-        self._done: list[Step] = []
         self._steps: list[StepReport] = []
         self._notes: list[str] = []
         self._error: LiftgateError | None = None
@@ -76,14 +88,29 @@ class Tick:
         """Run the tick and return what became of it."""
         runner = self._runner
         runner.began_seconds = self._clock.monotonic()
-        runner.versions = None
+        runner.versions, runner.release, runner.room = None, None, None
         try:
             self._notes += [note for note in (runner.state_file.load(),) if note]
+            self._return_first()
             self._refresh()
             situation, ending = self._settle()
         except OSError as error:
             raise from_os_error(error) from error
         return self._report(situation, ending)
+
+    def _return_first(self) -> None:
+        """Take a version that must go out of service before the bucket is asked, which may take long."""
+        if self._look is not None:
+            withdraw, notes = self._look()
+            self._notes += notes
+            if withdraw is not None:
+                self._carry_out(withdraw, observe(self._runner, self._facts)[0])
+        withdrawal = self._runner.state_file.state.withdrawal
+        if withdrawal is None or is_returned(self._runner.state_file.state, release=withdrawal.release):
+            return
+        self._facts.is_bucket_reachable = False
+        self._settle()
+        self._facts = TickFacts(now=self._facts.now)
 
     def _refresh(self) -> None:
         try:
@@ -91,18 +118,30 @@ class Tick:
             desired = view.latest_release()
             self._refuse_older(desired)
         except StoreError as error:
-            self._is_bucket_reachable = False
+            self._facts.is_bucket_reachable = False
             self._keep_error(error)
         except LiftgateError as error:
             # A record that does not parse or is not there is as little to be believed as a bad signature.
-            self._trouble = Trouble(cause="trust", outcome="refused", detail=str(error))
+            self._facts.trouble = Trouble(cause="trust", outcome="refused", detail=str(error))
             self._keep_error(error)
         else:
             self._runner.versions = view
-            self._desired = desired
-            state = self._runner.state_file.state
-            if desired is not None and desired.number > state.highest_release:
-                self._runner.state_file.write_if_room(state.model_copy(update={"highest_release": desired.number}))
+            self._facts.desired = desired
+            if desired is not None:
+                self._runner.release = desired.number
+                self._see(desired)
+
+    def _see(self, desired: ReleaseRecord) -> None:
+        state = self._runner.state_file.state
+        if desired.number > state.highest_release:
+            changes = {"highest_release": desired.number, "seen_at": self._facts.now}
+            self._runner.state_file.write_if_room(state.model_copy(update=changes))
+            self._runner.prepared.clear()
+        try:
+            self._facts.turn = turn_now(self._runner, self._facts)
+        except StoreError as error:
+            self._facts.is_bucket_reachable, self._facts.desired = False, None
+            self._keep_error(error)
 
     def _refuse_older(self, desired: ReleaseRecord | None) -> None:
         seen, found = self._runner.state_file.state.highest_release, desired.number if desired is not None else 0
@@ -114,12 +153,16 @@ class Tick:
 
     def _settle(self) -> tuple[Situation, Step]:
         for _ in range(_MAX_STEPS):
-            situation = self._observe()
+            situation, error = observe(self._runner, self._facts)
+            if error is not None:
+                self._keep_error(error)
             if self._should_stop() or self._is_stopped:
                 self._is_stopped = True
                 return situation, Nothing(reason="asked to stop; the next tick goes on from here")
             step = plan(situation)
-            if isinstance(step, Nothing | KeepForBake):
+            if isinstance(step, WaitForHosts):
+                self._runner.prepared |= situation.proved
+            if isinstance(step, Nothing | KeepForBake | WaitForHosts):
                 return situation, step
             self._carry_out(step, situation)
         raise ModelServerError(
@@ -127,46 +170,9 @@ class Tick:
             "this host at the same time. Find out what configures the model server or writes to models_dir."
         )
 
-    def _observe(self) -> Situation:
-        runner, state = self._runner, self._runner.state_file.state
-        server, labels, trouble = self._look_at_server()
-        directories = runner.directories
-        on_disk = directories.numbers()
-        desired = frozenset(self._desired.versions) if self._desired is not None else frozenset()
-        config = read_start_config(runner.settings.config_path)
-        named = versions_named(config, model=runner.registry.model)
-        of_interest = {*desired, *named, *(state.accepted.labels.values() if state.accepted else ()), state.last_good}
-        verified = frozenset(version for version in on_disk & of_interest if runner.is_verified(version))
-        return Situation(
-            now=self._now,
-            state=state,
-            desired=self._desired,
-            server=server,
-            labels=labels,
-            on_disk=on_disk,
-            verified=verified,
-            proved=frozenset(self._proved),
-            blocked=frozenset(self._blocked) | (runner.beyond_repair - desired),
-            done=tuple(self._done),
-            is_config_safe=named <= verified,
-            is_config_current=config == runner.start_config(),
-            leftovers=tuple(str(path) for path in directories.leftovers(wanted=desired)),
-            is_bucket_reachable=self._is_bucket_reachable,
-            trouble=trouble,
-        )
-
-    def _look_at_server(self) -> tuple[dict[int, VersionState] | None, dict[str, int], Trouble | None]:
-        driver = self._runner.driver
-        try:
-            statuses = {version: status.state for version, status in driver.statuses().items()}
-            return statuses, driver.labels(), self._trouble
-        except ModelServerError as error:
-            self._keep_error(error)
-            return None, {}, Trouble(cause="server", outcome="failed", detail=str(error))
-
     def _carry_out(self, step: Step, situation: Situation) -> None:
         began, error = self._clock.monotonic(), ""
-        self._done.append(step)
+        self._facts.done.append(step)
         try:
             self._runner.run(step)
         except StopRequestedError:
@@ -177,17 +183,19 @@ class Tick:
             error = str(found)
         else:
             if isinstance(step, ProbeVersion):
-                self._proved.add(step.version)
+                self._facts.proved.add(step.version)
+            if isinstance(step, MeasureLatency):
+                self._facts.timed.add(step.version)
         seconds = round(self._clock.monotonic() - began, 3)
         self._steps.append(StepReport(type(step).__name__, str(step), seconds, error))
 
     def _went_wrong(self, step: Step, error: LiftgateError, situation: Situation) -> None:
         is_of_release = is_about_release(step, error, situation=situation)
         if isinstance(step, PullVersion):
-            self._blocked.add(step.version)
+            self._facts.blocked.add(step.version)
         if isinstance(error, StoreError):
             self._keep_error(error)
-            self._is_bucket_reachable = False
+            self._facts.is_bucket_reachable = False
             return
         if isinstance(step, PullVersion) and not is_of_release:
             # Only the way back is damaged. It is said, and not downloaded again at every look.
@@ -197,7 +205,7 @@ class Tick:
         self._keep_error(error)
         trouble = classify(step, error)
         if not is_of_release:
-            self._trouble = self._trouble or trouble
+            self._facts.trouble = self._facts.trouble or trouble
             return
         state, settings = self._runner.state_file.state, self._runner.settings
         release = situation.desired.number if situation.desired is not None else _accepted_release(state)
@@ -220,22 +228,15 @@ class Tick:
             self._notes.append(str(error))
 
     def _report(self, situation: Situation, ending: Step) -> TickReport:
-        runner, failure = self._runner, situation.state.failure
+        runner = self._runner
         outcome, exit_code = outcome_of(situation, error=self._error, is_stopped=self._is_stopped)
-        said = [*self._notes]
-        if failure is not None and situation.desired is not None and failure.release == situation.desired.number:
-            said += [failure.detail] if failure.detail not in said else []
-            said.append(f"It is tried again after {failure.retry_at:%H:%M:%S} UTC.")
-        if situation.withdrawal is not None:
-            said.append(f"Release {situation.withdrawal.release} was withdrawn here: {situation.withdrawal.reason}.")
-        said.append(str(ending))
         return TickReport(
             model=runner.registry.model,
             host=runner.settings.host,
-            at=self._now,
+            at=self._facts.now,
             release=situation.desired.number if situation.desired is not None else None,
             outcome=outcome,
-            detail=" ".join(said),
+            detail=" ".join(said_of(situation, notes=self._notes, ending=ending)),
             served=None if situation.server is None else dict(situation.labels),
             loaded=tuple(sorted(situation.available)),
             steps=tuple(self._steps),

@@ -7,6 +7,7 @@ errors that the operating system gave.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from artifact_sync.errors import (
     CapacityError,
@@ -14,14 +15,24 @@ from artifact_sync.errors import (
     LiftgateError,
     ModelServerError,
     ModelServerUnavailableError,
+    RefusedError,
     SettingsError,
     TrustError,
 )
 from serving.agent_state import Cause, Outcome
-from serving.rollout import release_labels
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_situation import Situation
-from serving.rollout_steps import LoadVersions, MoveLabels, ProbeVersion, PullVersion, Step
+from serving.rollout_steps import (
+    CheckMemory,
+    LoadVersions,
+    MeasureLatency,
+    MoveLabels,
+    ProbeVersion,
+    PullVersion,
+    Step,
+    SwapOut,
+)
+from serving.rollout_target import release_labels
 from serving.server_driver import VersionRejectedError
 from serving.tick_report import TickOutcome
 
@@ -34,7 +45,10 @@ _EXIT_CODES: dict[Cause, int] = {
     "server": ModelServerError.exit_code,
     "load": ModelServerError.exit_code,
     "golden": ModelServerError.exit_code,
+    "latency": ModelServerError.exit_code,
     "labels": ModelServerError.exit_code,
+    "order": RefusedError.exit_code,
+    "traffic": 0,
     "withdrawn": 0,
 }
 
@@ -47,7 +61,8 @@ def classify(step: Step, error: LiftgateError) -> Trouble:
 
 def _cause(step: Step, error: LiftgateError) -> tuple[Cause, Outcome]:
     if isinstance(error, VersionRejectedError):
-        return ("golden" if isinstance(step, ProbeVersion) else "load"), "failed"
+        by_step: dict[type[Step], Cause] = {ProbeVersion: "golden", MeasureLatency: "latency"}
+        return by_step.get(type(step), "load"), "failed"
     if isinstance(error, ModelServerError):
         is_answer = isinstance(step, MoveLabels) and not isinstance(error, ModelServerUnavailableError)
         return ("labels" if is_answer else "server"), "failed"
@@ -67,11 +82,13 @@ def is_about_release(step: Step, error: LiftgateError, *, situation: Situation) 
     desired, accepted = situation.desired, situation.state.accepted
     if desired is None:
         return False
-    if isinstance(step, PullVersion | ProbeVersion):
+    if isinstance(step, PullVersion | ProbeVersion | MeasureLatency):
         return step.version in desired.versions
+    if isinstance(step, CheckMemory):
+        return not step.is_return
     # A server that dies while it takes a new release may die of it: that is not tried at every tick.
     is_new = accepted is None or accepted.release != desired.number
-    return isinstance(step, LoadVersions | MoveLabels) and is_new and situation.failure is None
+    return isinstance(step, LoadVersions | MoveLabels | SwapOut) and is_new and situation.failure is None
 
 
 def version_at_fault(step: Step, error: LiftgateError) -> int | None:
@@ -94,10 +111,26 @@ def outcome_of(situation: Situation, *, error: LiftgateError | None, is_stopped:
         outcome, code = situation.trouble.outcome, _EXIT_CODES[situation.trouble.cause]
     elif desired is not None and failure is not None and failure.release == desired.number:
         outcome, code = failure.outcome, _EXIT_CODES[failure.cause]
+    elif situation.turn.word in {"stop", "late"}:
+        outcome, code = "refused", _EXIT_CODES["order"]
     elif error is None and situation.withdrawal is None:
         is_served = desired is not None and dict(situation.labels) == release_labels(desired)
         outcome = "serving" if is_served else "idle"
     return outcome, code
+
+
+def said_of(situation: Situation, *, notes: Sequence[str], ending: Step) -> list[str]:
+    """Return what a person is told of a tick, sentence by sentence."""
+    failure, withdrawal, said = situation.state.failure, situation.withdrawal, list(notes)
+    if failure is not None and situation.desired is not None and failure.release == situation.desired.number:
+        said += [failure.detail] if failure.detail not in said else []
+        said.append(f"It is tried again after {failure.retry_at:%H:%M:%S} UTC.")
+    if withdrawal is not None:
+        said.append(f"Release {withdrawal.release} was withdrawn here: {withdrawal.reason.rstrip('.')}.")
+    if situation.turn.word in {"stop", "late"}:
+        said.append(f"Not this host's turn: {situation.turn.reason.rstrip('.')}.")
+    said.append(str(ending))
+    return said
 
 
 def from_os_error(error: OSError) -> LiftgateError:

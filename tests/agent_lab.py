@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
@@ -43,9 +44,12 @@ from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.reader import TrustedReader
 from artifact_sync.trust.roles import Roles
 from serving.agent import Agent
+from serving.memory_budget import MemoryReading, needed_bytes
 from serving.model_server import ModelConfig, ModelSignature, Prediction, VersionState, VersionStatus
 from serving.protos import tfs_pb2
 from serving.settings import AgentSettings
+from serving.traffic.observation import LATENCY_BOUNDS_MS, ShadowTraffic, TrafficReport, VersionTraffic
+from serving.traffic_source import TrafficReading
 
 MODEL = "shapes"
 LABELS = ("circle", "square", "star")
@@ -117,15 +121,22 @@ def version_record(version: int, manifest: Manifest) -> VersionRecord:
 
 
 def release_record(
-    number: int, stable: int, *, canary: int | None = None, previous: str | None = None
+    number: int,
+    stable: int,
+    *,
+    canary: int | None = None,
+    shadow: int | None = None,
+    kind: str = "promotion",
+    previous: str | None = None,
 ) -> ReleaseRecord:
-    """Return a release of one stable version, and perhaps a canary."""
+    """Return a release of one stable version, and perhaps a canary and a shadow."""
     return ReleaseRecord(
         model=MODEL,
         number=number,
-        kind="promotion",
+        kind=kind,
         stable=stable,
         canary=TrafficShare(version=canary, percent=5.0) if canary is not None else None,
+        shadow=TrafficShare(version=shadow, percent=5.0) if shadow is not None else None,
         reason="because",
         by="sam",
         previous_sha256=previous,
@@ -141,6 +152,7 @@ class MemoryModelServer:
         broken: version → error with which its load ends.
         stuck: versions that stay LOADING for ever.
         nan: versions that answer NaN. `skewed`: versions that answer something else than they should.
+        milliseconds: version → what an answer of it takes on `clock`.
         dies_at: the name of the call at which the process ends, once.
         truth: manifests to hold every loaded directory against.
     """
@@ -149,6 +161,8 @@ class MemoryModelServer:
     stuck: set[int] = field(default_factory=set)
     nan: set[int] = field(default_factory=set)
     skewed: set[int] = field(default_factory=set)
+    milliseconds: dict[int, float] = field(default_factory=dict)
+    clock: Any = None
     dies_at: str = ""
     is_down: bool = False
     truth: dict[int, Manifest] = field(default_factory=dict)
@@ -164,6 +178,8 @@ class MemoryModelServer:
     def predict(self, model, pixels, *, version=None, label=None, timeout_seconds=10.0):
         self._called("predict")
         chosen = self._choose(version, label)
+        if self.clock is not None and chosen in self.milliseconds:
+            self.clock.sleep(self.milliseconds[chosen] / 1000.0)
         scores = scores_of(pixels, weight=self.weights[chosen] + (1.0 if chosen in self.skewed else 0.0))
         if chosen in self.nan:
             scores = scores * np.float32("nan")
@@ -279,6 +295,63 @@ class MemoryModelServer:
         self.states[version] = VersionStatus(version, VersionState.AVAILABLE)
 
 
+@dataclass
+class MemoryForVersions:
+    """What the system would say of a server in which each version takes as much as the smallest is thought to.
+
+    Args:
+        server: whose versions are counted.
+        limit_versions: how many of them fit, 1.6 for one and no second.
+    """
+
+    server: Any
+    limit_versions: float = 100.0
+
+    def read(self) -> MemoryReading:
+        each = needed_bytes(0, factor=1.0)
+        held = sum(status.state is not VersionState.END for status in self.server.status(MODEL))
+        limit = int(self.limit_versions * each)
+        return MemoryReading(limit - held * each, limit, held * each, "a test's")
+
+
+@dataclass
+class TrafficFromTest:
+    """Reports as a test sets them."""
+
+    reports: tuple[TrafficReport, ...] = ()
+
+    def read(self) -> TrafficReading:
+        return TrafficReading(reports=self.reports)
+
+
+def traffic_report(
+    *versions: tuple[int, int, int],
+    top: Mapping[int, Mapping[str, int]] | None = None,
+    slow: Mapping[int, int] | None = None,
+    shadows: tuple[ShadowTraffic, ...] = (),
+    front_end: str = "front-1",
+    started_at: datetime = START,
+) -> TrafficReport:
+    """Return a report with (version, requests, errors) each; answers take 20 ms, `slow` of them 2 s."""
+    entries = []
+    for version, requests, errors in sorted(versions):
+        answered, late = requests - errors, (slow or {}).get(version, 0)
+        counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        counts[LATENCY_BOUNDS_MS.index(20.0)], counts[LATENCY_BOUNDS_MS.index(2500.0)] = answered - late, late
+        entries.append(
+            VersionTraffic(
+                version=version,
+                requests=requests,
+                errors=errors,
+                latency_counts=tuple(counts),
+                top_counts=dict((top or {}).get(version, {"circle": answered} if answered else {})),
+            )
+        )
+    return TrafficReport(
+        model=MODEL, front_end=front_end, started_at=started_at, at=started_at, versions=tuple(entries), shadows=shadows
+    )
+
+
 class SwitchableStore(DirectoryStore):
     """A bucket that can be out of reach."""
 
@@ -317,7 +390,9 @@ class Lab:
         self.registry = Registry(self.store, model=MODEL)
         # Signed metadata expires by the machine's own clock.
         self.clock = ManualClock(start or datetime.now(UTC).replace(microsecond=0))
-        self.server = MemoryModelServer()
+        self.server = MemoryModelServer(clock=self.clock)
+        self.limit_versions = 100.0
+        self.traffic = TrafficFromTest()
         self.settings = AgentSettings(host="host-1", models_dir=root / "host" / "models", **(settings or {}))
         self.model_dir = self.settings.models_dir / MODEL
         self.root_json = b""
@@ -336,17 +411,19 @@ class Lab:
     def reader(self, name: str = "host") -> TrustedReader:
         return TrustedReader(self.registry, metadata_dir=self.root / name / "trust", root=self.root_json)
 
-    def publish(self, stable: int, *, canary: int | None = None) -> ReleaseRecord:
+    def publish(
+        self, stable: int, *, canary: int | None = None, shadow: int | None = None, kind: str = "promotion"
+    ) -> ReleaseRecord:
         """Release a version, approving it first when it is new."""
         self.clock.sleep(1)
         publisher = Publisher(self.reader("site"), self._releaser)
-        for version in (stable, *([canary] if canary is not None else [])):
-            if version not in publisher.view().version_numbers:
+        for version in (stable, canary, shadow):
+            if version is not None and version not in publisher.view().version_numbers:
                 self._approve(publisher, version)
         view = publisher.view()
         number = len(view.release_numbers) + 1
         previous = view.release_sha256(number - 1) if number > 1 else None
-        release = release_record(number, stable, canary=canary, previous=previous)
+        release = release_record(number, stable, canary=canary, shadow=shadow, kind=kind, previous=previous)
         publisher.publish_release(release, now=self.clock.now())
         return release
 
@@ -369,7 +446,9 @@ class Lab:
     def agent(self, **changes: object) -> Agent:
         """A new agent process."""
         parts = {"trust": self.reader(), "server": self.server, "settings": self.settings, "clock": self.clock}
-        return Agent(self.registry, **{**parts, **changes})
+        parts = {**parts, "traffic": self.traffic, **changes}
+        parts.setdefault("memory", MemoryForVersions(parts["server"], self.limit_versions))
+        return Agent(self.registry, **parts)
 
     def acknowledgements(self, release: int) -> list[Acknowledgement]:
         return list(self.registry.acknowledgements(release))

@@ -13,16 +13,18 @@ from liftgate.output import json_option, print_result, say
 
 @click.command("agent")
 @click.option("--once", is_flag=True, help="One look at the bucket; the exit code says how it went.")
-@click.option("--back", metavar="WHY", help="Return this host to its version before, even without the bucket.")
+@click.option("--back", metavar="WHY", help="Return this host to its version before, without the bucket, at once.")
 @json_option
 @click.pass_context
 def command(context: click.Context, once: bool, back: str | None, as_json: bool) -> None:
     """Close the difference between the newest release and what this host serves.
 
-    Runs until SIGTERM; SIGHUP makes it look at once. One agent a models_dir.
+    Runs until SIGTERM; SIGHUP makes it look at once. One agent a models_dir. --back works beside an
+    agent that runs: it obeys within seconds, or is ended if it hangs.
     """
     from serving.agent import Agent
     from serving.agent_loop import Wakeup, only_agent, run_agent
+    from serving.agent_takeover import return_now
     from serving.tick_report import TickReport
 
     site = Site.load(context.obj)
@@ -37,7 +39,7 @@ def command(context: click.Context, once: bool, back: str | None, as_json: bool)
             last = str(tick)
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with site.model_server() as server, only_agent(site.settings.agent.models_dir):
+    with site.model_server() as server:
         agent = Agent(
             site.registry,
             trust=site.trusted,
@@ -46,10 +48,18 @@ def command(context: click.Context, once: bool, back: str | None, as_json: bool)
             clock=SystemClock(),
             should_stop=wakeup.should_stop,
         )
-        if back is None and not once:
-            with wakeup.installed():
-                run_agent(agent, wakeup=wakeup, on_report=report)
-            return
-        tick = agent.tick() if back is None else agent.return_to_last_good(reason=back)
+        if back is not None:
+            tick = return_now(agent, reason=back)
+        else:
+            with only_agent(site.settings.agent.models_dir):
+                if not once:
+                    with wakeup.installed():
+                        run_agent(agent, wakeup=wakeup, on_report=report)
+                    return
+                tick = agent.tick()
+    if tick is None:
+        done = "The agent of this host has returned it to the version before."
+        print_result(done, {"outcome": "returned", "detail": done}, as_json=as_json)
+        return
     print_result(str(tick), tick.as_dict(), as_json=as_json)
     context.exit(tick.exit_code)

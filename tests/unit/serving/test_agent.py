@@ -27,7 +27,8 @@ def steps(report: Any) -> list[str]:
     return [step.name for step in report.steps]
 
 
-FIRST = ["PullVersion", "LoadVersions", "ProbeVersion", "MoveLabels", "RecordServing", "Acknowledge"]
+FIRST = ["PullVersion", "CheckMemory", "LoadVersions", "ProbeVersion", "MoveLabels", "RecordServing", "Acknowledge"]
+NEXT = [*FIRST[:4], "MeasureLatency", *FIRST[4:]]
 
 
 def test_before_the_first_release_there_is_nothing_to_do_and_the_server_can_start(lab: Any) -> None:
@@ -43,7 +44,7 @@ def test_the_first_release_is_served_and_acknowledged_once(lab: Any) -> None:
     lab.publish(1)
     agent = lab.agent()
     report = agent.tick()
-    assert steps(report)[-6:] == FIRST
+    assert steps(report)[-7:] == FIRST
     assert (report.outcome, report.served, report.loaded, report.exit_code) == ("serving", {"stable": 1}, (1,), 0)
     again = agent.tick()
     assert steps(again) == []
@@ -58,7 +59,7 @@ def test_a_new_release_moves_the_label_and_keeps_the_version_before_for_its_bake
     agent.tick()
     lab.publish(2)
     report = agent.tick()
-    assert steps(report) == FIRST
+    assert steps(report) == NEXT
     assert (report.served, report.loaded) == ({"stable": 2}, (1, 2))
     assert "version 1 stays in memory until" in report.detail
     lab.clock.sleep(lab.settings.bake_seconds)
@@ -84,7 +85,7 @@ def test_a_rollback_within_the_bake_time_only_moves_the_label(lab: Any) -> None:
     for version in (1, 2):
         lab.publish(version)
         agent.tick()
-    lab.publish(1)
+    lab.publish(1, kind="rollback")
     assert steps(agent.tick()) == ["ProbeVersion", "MoveLabels", "RecordServing", "Acknowledge"]
     assert lab.server.labels == {"stable": 1}
 
@@ -96,8 +97,8 @@ def test_a_rollback_after_the_bake_time_loads_from_the_disk_and_pulls_nothing(la
         agent.tick()
     lab.clock.sleep(lab.settings.bake_seconds)
     agent.tick()
-    lab.publish(1)
-    assert steps(agent.tick()) == ["LoadVersions", "ProbeVersion", "MoveLabels", "RecordServing", "Acknowledge"]
+    lab.publish(1, kind="rollback")
+    assert steps(agent.tick()) == ["CheckMemory", "LoadVersions", "ProbeVersion", *NEXT[5:]]
 
 
 def test_a_canary_is_loaded_and_labelled_beside_the_stable_version(lab: Any) -> None:
@@ -127,7 +128,7 @@ def test_a_version_that_does_not_load_is_put_off_longer_each_time(lab: Any) -> N
     lab.server.broken[2] = "OUT_OF_RANGE: Read less bytes than requested"
     lab.publish(2)
     report = agent.tick()
-    assert steps(report) == ["PullVersion", "LoadVersions", "UnloadVersions", "Acknowledge"]
+    assert steps(report) == ["PullVersion", "CheckMemory", "LoadVersions", "UnloadVersions", "Acknowledge"]
     assert (report.outcome, report.served, report.exit_code) == ("failed", {"stable": 1}, 10)
     assert "did not load it: OUT_OF_RANGE: Read less bytes than requested" in report.detail
     assert "It is tried again after" in report.detail
@@ -143,7 +144,7 @@ def test_a_version_that_does_not_load_is_put_off_longer_each_time(lab: Any) -> N
         lab.clock.sleep(pauses[-1] - 1)
         assert steps(agent.tick()) == []
         lab.clock.sleep(1)
-        assert steps(agent.tick()) == ["LoadVersions", "UnloadVersions"]
+        assert steps(agent.tick()) == ["CheckMemory", "LoadVersions", "UnloadVersions"]
     assert [math.ceil(pause) for pause in pauses] == [31, 61, 121, 241, 481, 961, 1921, 3601, 3601]
     assert len(lab.acknowledgements(2)) == 1, "nor does it repeat itself in the bucket"
 
@@ -210,7 +211,14 @@ def test_a_version_that_answers_otherwise_than_at_the_training_site_gets_no_labe
     getattr(lab.server, kind).add(2)
     lab.publish(2)
     report = agent.tick()
-    assert steps(report) == ["PullVersion", "LoadVersions", "ProbeVersion", "UnloadVersions", "Acknowledge"]
+    assert steps(report) == [
+        "PullVersion",
+        "CheckMemory",
+        "LoadVersions",
+        "ProbeVersion",
+        "UnloadVersions",
+        "Acknowledge",
+    ]
     assert (report.outcome, report.served, report.loaded) == ("failed", {"stable": 1}, (1,))
     assert words in report.detail
     assert words in lab.acknowledgements(2)[0].detail

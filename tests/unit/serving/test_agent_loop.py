@@ -30,8 +30,22 @@ class Ticks:
     """An agent whose ticks are given."""
 
     def __init__(self, *answers: Any, poll_seconds: float = 0.001) -> None:
-        self.settings = SimpleNamespace(poll_seconds=poll_seconds, poll_jitter=0.5)
+        self.settings = SimpleNamespace(poll_seconds=poll_seconds, poll_jitter=0.5, watch_seconds=0.001)
         self.answers = list(answers)
+        self.looks: list[Any] = []
+        self.requests: list[bool] = []
+
+    def is_watching(self) -> bool:
+        return bool(self.looks)
+
+    def is_request_pending(self) -> bool:
+        return self.requests.pop(0) if self.requests else False
+
+    def must_return(self) -> bool:
+        answer = self.looks.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return bool(answer)
 
     def tick(self) -> Any:
         answer = self.answers.pop(0)

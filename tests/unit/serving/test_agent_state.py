@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from serving import state_file as state_file_module
-from serving.agent_state import (
-    Accepted,
-    AgentState,
-    Baking,
-    Failure,
-    Said,
-    Withdrawal,
-    after_acceptance,
-    after_failure,
-    after_withdrawal,
-)
+from serving.agent_changes import after_acceptance, after_failure, after_withdrawal
+from serving.agent_state import Accepted, AgentState, Baking, Failure, Said, Withdrawal
 from serving.state_file import StateFile
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from artifact_sync.records import ReleaseRecord, TrafficShare
 from serving.agent_state import Accepted, AgentState, Baking, Failure, Said, Withdrawal
 from serving.model_server import VersionState
-from serving.rollout import plan, release_labels
+from serving.rollout import plan
 from serving.rollout_acknowledgement import Trouble
 from serving.rollout_situation import Situation
 from serving.rollout_steps import (
@@ -28,6 +28,7 @@ from serving.rollout_steps import (
     UnloadVersions,
     WriteConfig,
 )
+from serving.rollout_target import release_labels
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=10)
