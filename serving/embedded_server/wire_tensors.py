@@ -41,6 +41,8 @@ MAX_RANK = 64
 
 # A shape costs a few bytes to send: memory is not taken on its word alone.
 _MAX_FILLED_BYTES = 1024**3
+# Sizes beside a 0: more than can be numbered are refused, as TensorFlow ends the process over some of them.
+_MAX_COUNT = 2**58
 # Fields of fixed width: on the wire a packed field is the little-endian array itself (a bool is its own varint).
 _PACKED_KEYS: dict[int, bytes] = {
     tfs_pb2.DT_FLOAT: b"\x2a",
@@ -71,11 +73,13 @@ def to_array(tensor: tfs_pb2.Tensor, *, alias: str) -> npt.NDArray[Any]:
     if message.unknown_rank or len(shape) > MAX_RANK or (shape and min(shape) < 0):
         raise _unparsable(alias)
     count = math.prod(shape)
+    if not count and math.prod(size for size in shape if size) > _MAX_COUNT:
+        raise _unparsable(alias)
     content = tensor.tensor_content  # Each look at it is a copy.
     if not content:
-        return _shaped(_filled(_typed_values(tensor, dtype, alias), count, alias), shape, alias)
+        return _filled(_typed_values(tensor, dtype, alias), count, alias).reshape(shape)
     if dtype == np.object_:
-        return _shaped(_split_strings(content, count, alias), shape, alias)
+        return _split_strings(content, count, alias).reshape(shape)
     if len(content) != count * dtype.itemsize:
         raise _unparsable(alias)
     return np.ndarray(shape, dtype, content)
@@ -127,14 +131,6 @@ def _typed_values(tensor: tfs_pb2.Tensor, dtype: np.dtype[Any], alias: str) -> n
     # Wider than asked for, then narrowed as C++ does it, by cutting bits.
     wide = np.array(values) if len(values) else np.empty(0, dtype)
     return wide.astype(dtype)
-
-
-def _shaped(values: npt.NDArray[Any], shape: list[int], alias: str) -> npt.NDArray[Any]:
-    try:
-        return values.reshape(shape)
-    except ValueError:
-        # No values, and beside the 0 sizes that no computer has.
-        raise _unparsable(alias) from None
 
 
 def _filled(values: npt.NDArray[Any], count: int, alias: str) -> npt.NDArray[Any]:
