@@ -206,8 +206,7 @@ class _IterativeReader:
         value = float(match[0])
         if value in (float("inf"), float("-inf")):
             raise _error("Number too big to be stored in double.", self._text, position)
-        # An integer of more than 64 bits is a double, as it is for the real server.
-        return (int(match[0]) if is_integer and abs(value) < 2e19 else value), match.end()
+        return (int(match[0]) if is_integer else value), match.end()
 
     def _string(self, position: int) -> tuple[str, int]:
         try:

@@ -56,7 +56,8 @@ def string_bytes(value: str | dict[str, Any]) -> bytes:
     """
     if isinstance(value, str):
         return encode_text(value)
-    text = value["b64"].rstrip("=").replace("-", "+").replace("_", "/")
+    # As in the real server white space and the padding do not count.
+    text = "".join(value["b64"].split()).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
