@@ -14,14 +14,10 @@ from numpy.typing import NDArray
 from artifact_sync.clock import Clock
 from artifact_sync.errors import LiftgateError, ModelServerError, ModelServerUnavailableError, PhotoError
 from serving.decode_pool import DecodePool
-from serving.model_server import ModelServer, Prediction
+from serving.model_server import ModelServer, Prediction, VersionMissingError
 from serving.traffic.recorder import TrafficRecorder
 from serving.traffic.routing import CANARY
 from web.catalog import ModelCard, ModelCatalog
-
-
-class LabelMissingError(ModelServerError):
-    """The model server answers, and knows no such label now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +71,7 @@ class VersionAsker:
 
         Raises:
             PhotoError: the photo is refused.
-            LabelMissingError: the server has no such label now.
+            VersionMissingError: the server has no such label now.
             ModelServerError: it gives no usable answer.
             LiftgateError: it answered with a version that is not signed or cannot be learned now.
         """
@@ -83,7 +79,7 @@ class VersionAsker:
             answer, seconds = self._settled(photo, label=label, card=expected)
         except PhotoError:
             raise
-        except LabelMissingError:
+        except VersionMissingError:
             # For the canary that is a host on its way; without the stable label nobody can be answered.
             count = self._recorder.fell_back if label == CANARY else self._recorder.failed
             count(expected.version)
@@ -122,22 +118,14 @@ class VersionAsker:
             prediction = self._model_server.predict(
                 self._model, pixels[np.newaxis], label=label, timeout_seconds=self._timeout_seconds
             )
-        except ModelServerUnavailableError:
+        except (ModelServerUnavailableError, VersionMissingError):
             raise
         except ModelServerError:
-            version = self._version_of(label)
+            version = self._model_server.signature(self._model, label=label).version
             if version == expected:
                 raise
             return None, version
         return prediction, prediction.version
-
-    def _version_of(self, label: str) -> int:
-        try:
-            return self._model_server.signature(self._model, label=label).version
-        except ModelServerUnavailableError:
-            raise
-        except ModelServerError as error:
-            raise LabelMissingError(f"The label {label!r} of {self._model} cannot be asked now: {error}") from error
 
 
 def is_usable(card: ModelCard, scores: NDArray[np.float32]) -> bool:

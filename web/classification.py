@@ -17,10 +17,11 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import Clock
 from artifact_sync.errors import LiftgateError, PhotoError
 from artifact_sync.records import LabelScore, Receipt
+from serving.model_server import VersionMissingError
 from serving.photo_limits import PhotoLimits
 from serving.photo_privacy import without_metadata
 from serving.traffic.routing import CANARY, STABLE, TrafficSplit, version_label
-from web.asking import Answer, LabelMissingError, VersionAsker
+from web.asking import Answer, VersionAsker
 from web.catalog import ModelCard, ModelCatalog
 from web.receipts import KeptPhoto, ReceiptStore
 from web.shadowing import Shadowing
@@ -127,7 +128,7 @@ class Classifier:
         try:
             expected = self._catalog.card(version)
             return self._asker.ask(photo, label=CANARY, expected=expected)
-        except LabelMissingError:
+        except VersionMissingError:
             # Usual while hosts load it one after another, and after they took it back; it was counted.
             return None
         except LiftgateError as error:

@@ -13,6 +13,7 @@ from serving.model_server.interface import (
     ModelSignature,
     Prediction,
     TensorSignature,
+    VersionMissingError,
     VersionState,
     VersionStatus,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Prediction",
     "ServerTls",
     "TensorSignature",
+    "VersionMissingError",
     "VersionState",
     "VersionStatus",
     "model_config_text",

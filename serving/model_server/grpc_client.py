@@ -23,6 +23,7 @@ from serving.model_server.interface import (
     ModelConfig,
     ModelSignature,
     Prediction,
+    VersionMissingError,
     VersionState,
     VersionStatus,
 )
@@ -35,6 +36,7 @@ _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _QUESTION_TIMEOUT_SECONDS = 10.0
+_MISSING = ("Unrecognized servable version label", "Servable not found for request")
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -229,9 +231,9 @@ class GrpcModelServer:
                 f"The model server at {self.target} cannot be reached ({details}). "
                 f"Check that it runs and listens at that address; ask again later."
             )
-        return ModelServerError(
-            f"The model server at {self.target} refused {verb} of model {model}: {code.name}: {details}"
-        )
+        # The server has no code of its own for it: a missing label is an INVALID_ARGUMENT like many others.
+        kind = VersionMissingError if (details or "").startswith(_MISSING) else ModelServerError
+        return kind(f"The model server at {self.target} refused {verb} of model {model}: {code.name}: {details}")
 
 
 def _choose(spec: tfs_pb2.ModelSpec, *, model: str, version: int | None, label: str | None) -> None:

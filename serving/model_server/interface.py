@@ -15,10 +15,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from artifact_sync.errors import InputError
+from artifact_sync.errors import InputError, ModelServerError
 
 PREDICT_TIMEOUT_SECONDS = 10.0
 """How long one prediction may take unless the caller says otherwise."""
+
+
+class VersionMissingError(ModelServerError):
+    """The server answers, and has no such model, version or label at this moment."""
 
 
 class VersionState(Enum):
@@ -101,8 +105,8 @@ class ModelServer(Protocol):
     """What the rest of Liftgate asks of a model server.
 
     Every method raises ModelServerUnavailableError when the server cannot be reached or does not
-    answer in time, and ModelServerError when it answers with a refusal. All are safe to call from
-    several threads.
+    answer in time, and ModelServerError when it answers with a refusal (VersionMissingError where
+    what was asked for is not loaded). All are safe to call from several threads.
     """
 
     def predict(

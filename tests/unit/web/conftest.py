@@ -23,7 +23,7 @@ from artifact_sync.errors import ModelServerError, ModelServerUnavailableError, 
 from artifact_sync.records import InputContract, TrafficShare
 from artifact_sync.registry import Registry
 from serving.decode_pool import DecodePool
-from serving.model_server import ModelSignature, Prediction
+from serving.model_server import ModelSignature, Prediction, VersionMissingError
 from serving.traffic.recorder import TrafficRecorder
 from serving.traffic.routing import TrafficSplit
 from web.app import create_app
@@ -104,7 +104,7 @@ class ColourServer:
         if isinstance(self.failure, ModelServerUnavailableError):
             raise self.failure
         if label not in self.labels:
-            raise ModelServerError(f"Unrecognized servable version label: {label}")
+            raise VersionMissingError(f"Unrecognized servable version label: {label}")
         return ModelSignature(self.labels[label].version, {}, {})
 
     def _card(self, label: str) -> ModelCard:
@@ -112,7 +112,7 @@ class ColourServer:
         if failure is not None:
             raise failure
         if label not in self.labels:
-            raise ModelServerError(f"Unrecognized servable version label: {label}")
+            raise VersionMissingError(f"Unrecognized servable version label: {label}")
         return self.labels[label]
 
     def status(self, model):
