@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_WAIT_SECONDS = 3600.0
 
 
 class WorkerPool:
@@ -81,5 +82,5 @@ class WorkerPool:
                 wait_seconds = self._alarms[0][0] - time.monotonic() if self._alarms else None
                 if wait_seconds is not None and wait_seconds <= 0:
                     return heapq.heappop(self._alarms)[2]
-                self._alarm_changed.wait(wait_seconds)
+                self._alarm_changed.wait(None if wait_seconds is None else min(wait_seconds, _LONGEST_WAIT_SECONDS))
             return None
