@@ -133,9 +133,12 @@ class HttpServer:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self._connections) >= self._settings.connections and not self._close_idlest():
-                _refuse(sock)
-                continue
+            if len(self._connections) >= self._settings.connections:
+                # Some may have been answered a moment ago.
+                self._take_returned()
+                if not self._close_idlest():
+                    _refuse(sock)
+                    continue
             connection = HttpConnection(sock, limits=self._settings.limits, times=self._settings.times)
             self._connections.add(connection)
             self._selector.register(sock, selectors.EVENT_READ, connection)
