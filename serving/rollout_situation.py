@@ -26,13 +26,11 @@ class Rules:
 
     Args:
         is_memory_checked: whether room in memory is looked for before a load.
-        may_swap: whether the old version may leave the memory first where both do not fit.
         is_latency_compared: whether a new version is timed against the served one.
         is_latency_limited: whether there is a limit that holds without a served version too.
     """
 
     is_memory_checked: bool = False
-    may_swap: bool = False
     is_latency_compared: bool = False
     is_latency_limited: bool = False
 

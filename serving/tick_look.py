@@ -71,7 +71,6 @@ def observe(runner: StepRunner, facts: TickFacts) -> tuple[Situation, ModelServe
         turn=facts.turn,
         rules=Rules(
             is_memory_checked=True,
-            may_swap=settings.when_memory_is_short == "swap",
             is_latency_compared=settings.latency_pairs > 0,
             is_latency_limited=settings.max_latency_ms is not None,
         ),

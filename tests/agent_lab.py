@@ -153,6 +153,7 @@ class MemoryModelServer:
         stuck: versions that stay LOADING for ever.
         nan: versions that answer NaN. `skewed`: versions that answer something else than they should.
         milliseconds: version → what an answer of it takes on `clock`.
+        may_be_empty: whether the label "stable" may be taken away, as a swap does.
         dies_at: the name of the call at which the process ends, once.
         truth: manifests to hold every loaded directory against.
     """
@@ -163,6 +164,7 @@ class MemoryModelServer:
     skewed: set[int] = field(default_factory=set)
     milliseconds: dict[int, float] = field(default_factory=dict)
     clock: Any = None
+    may_be_empty: bool = False
     dies_at: str = ""
     is_down: bool = False
     truth: dict[int, Manifest] = field(default_factory=dict)
@@ -261,7 +263,7 @@ class MemoryModelServer:
         if listed - self.available and any(before.get(label, v) != v for label, v in labels.items()):
             self.faults.append(f"one configuration loads {listed - self.available} and moves a label")
         lost = set(self.labels) - set(labels)
-        if lost - {"canary", "shadow"}:
+        if lost - {"canary", "shadow"} and not self.may_be_empty:
             self.faults.append(f"label {lost} was dropped")
 
     def _advance(self) -> None:
@@ -393,7 +395,8 @@ class Lab:
         self.server = MemoryModelServer(clock=self.clock)
         self.limit_versions = 100.0
         self.traffic = TrafficFromTest()
-        self.settings = AgentSettings(host="host-1", models_dir=root / "host" / "models", **(settings or {}))
+        given = {"host": "host-1", "models_dir": root / "host" / "models", **(settings or {})}
+        self.settings = AgentSettings(**given)
         self.model_dir = self.settings.models_dir / MODEL
         self.root_json = b""
         self.manifests: dict[int, Manifest] = {}

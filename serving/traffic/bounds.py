@@ -87,7 +87,7 @@ def judge(before: Window, now: Window, bounds: TrafficBounds, *, shadow: ShadowW
 
 
 def _judge_errors(before: Window, now: Window, bounds: TrafficBounds) -> Breach | None:
-    increase = surely_increased_by(before.errors, before.requests, now.errors, now.requests)
+    increase = surely_increased_by((before.errors, before.requests), (now.errors, now.requests))
     if increase <= bounds.max_error_increase:
         return None
     return Breach(
@@ -97,23 +97,23 @@ def _judge_errors(before: Window, now: Window, bounds: TrafficBounds) -> Breach 
     )
 
 
-def surely_increased_by(errors_before: int, before: int, errors_now: int, now: int) -> float:
-    """Return by how much a share has increased at least: the lower end of an interval for the difference.
+def surely_increased_by(before: tuple[int, int], now: tuple[int, int], *, z: float = _Z) -> float:
+    """Return by how much a share (hits, count) has increased at least: the lower end of an interval for that.
 
     Newcombe's hybrid score interval, method 10 in R. G. Newcombe, "Interval estimation for the
     difference between independent proportions", Statistics in Medicine 17 (1998), 873 to 890.
     """
-    share_before, share_now = errors_before / before, errors_now / now
-    _, upper_before = wilson(errors_before, before)
-    lower_now, _ = wilson(errors_now, now)
+    share_before, share_now = before[0] / before[1], now[0] / now[1]
+    _, upper_before = wilson(*before, z=z)
+    lower_now, _ = wilson(*now, z=z)
     return (share_now - share_before) - math.hypot(share_now - lower_now, upper_before - share_before)
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
+def wilson(hits: int, count: int, *, z: float = _Z) -> tuple[float, float]:
     """Return Wilson's score interval of a share (E. B. Wilson, JASA 22 (1927), 209 to 212)."""
-    share, z2 = hits / count, _Z * _Z
+    share, z2 = hits / count, z * z
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    half = z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
