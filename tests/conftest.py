@@ -104,3 +104,15 @@ def training(training_lab: ModuleType, digits_dir: Path, tmp_path: Path) -> Any:
     config_path = tmp_path / "training.toml"
     config_path.write_text(training_lab.QUICK)
     return training_lab.Training(digits_dir, config_path, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def grpc_lab() -> ModuleType:
+    """The module tests/grpc_lab.py."""
+    return _load("grpc_lab")
+
+
+@pytest.fixture(scope="session")
+def tls_authority() -> ModuleType:
+    """The module tests/tls_authority.py."""
+    return _load("tls_authority")

@@ -44,6 +44,7 @@ class GrpcTransport:
         self._listeners: list[Listener] = []
         self._loop: IoLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closing = threading.Lock()
 
     def bind_tcp(self, host: str, port: int) -> str:
         """Listen on a TCP port, 0 for a free one; return "host:port".
@@ -84,9 +85,11 @@ class GrpcTransport:
 
     def wait_closed(self) -> None:
         """Return when all connections are closed, after `begin_drain`."""
-        if self._loop is not None and self._thread is not None:
-            self._thread.join()
-            self._loop.close()
+        with self._closing:
+            if self._loop is not None and self._thread is not None:
+                self._thread.join()
+                self._loop.close()
+                self._loop = None
         for listener in self._listeners:
             listener.close()
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -114,6 +114,7 @@ class Http2Session:
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
         self._control_frames = 0
+        self._resets_after_output: list[int] = []
         self._pointer = ctypes.c_void_p()
         self._pointer_reference = ctypes.byref(self._pointer)
         self._session: Any = self._library.new_session(_callbacks(), _options(), owner=self)
@@ -154,13 +155,22 @@ class Http2Session:
         left = _OUTPUT_BYTES
         while left > 0:
             size = send(session, reference)
-            if size <= 0:
-                if size:
-                    raise Http2Error(self._library.error_text(size))
-                break
+            if size < 0:
+                raise Http2Error(self._library.error_text(size))
+            if not size:
+                if not self._resets_after_output:
+                    break
+                self._submit_resets()
+                continue
             parts.append(_string_at(pointer.value or 0, size))
             left -= size
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _submit_resets(self) -> None:
+        for stream_id in self._resets_after_output:
+            if stream_id in self.streams:
+                self._library.submit_reset(self._session, 0, stream_id, Http2.NO_ERROR)
+        self._resets_after_output.clear()
 
     def is_over(self) -> bool:
         """Whether nothing will come or go any more, so that the connection should be closed."""
@@ -185,7 +195,8 @@ class Http2Session:
         stream.chunks.clear()
         self._library.submit_response(self._session, stream.id, headers.array, headers.count, None)
         if not stream.is_complete:
-            self._library.submit_reset(self._session, 0, stream.id, Http2.NO_ERROR)
+            # nghttp2 would drop headers that wait behind a reset.
+            self._resets_after_output.append(stream.id)
 
     def reset(self, stream: Stream) -> None:
         """Break an open stream off."""

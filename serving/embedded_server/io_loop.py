@@ -82,7 +82,9 @@ class IoLoop:
             os.eventfd_write(self._wake_up, 1)
 
     def drain(self, seconds: float) -> None:
-        """Let `run` come to its end, within about so long; from any thread."""
+        """Let `run` come to its end, within about so long; from any thread; the first word counts."""
+        if self._asked_drain_seconds is not None:
+            return
         self._asked_drain_seconds = seconds
         os.eventfd_write(self._wake_up, 1)
 
