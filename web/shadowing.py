@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact_sync.errors import LiftgateError, ModelServerError
+from artifact_sync.errors import CapacityError, LiftgateError, ModelServerError
 from artifact_sync.records import InputContract, TrafficShare
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelServer
@@ -142,9 +142,12 @@ class _Decoder:
         self._lock = threading.Lock()
         self._stack = ExitStack()
         self._pool: DecodePool | None = None
+        self._is_closed = False
 
     def decode(self, photo: bytes, contract: InputContract) -> NDArray[np.uint8]:
         with self._lock:
+            if self._is_closed:
+                raise CapacityError("Copies are made no more: the front end is ending.")
             if self._pool is None:
                 self._pool = self._stack.enter_context(DecodePool(workers=1, limits=self._limits))
                 for process_id in self._pool.process_ids:
@@ -156,4 +159,5 @@ class _Decoder:
 
     def close(self) -> None:
         with self._lock:
+            self._is_closed = True
             self._stack.close()

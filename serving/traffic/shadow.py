@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -66,9 +67,10 @@ class CopyQueue(Generic[CopyT]):
             self._waiting.clear()
             self._waiting_bytes = 0
             self._changed.notify_all()
+        end = time.monotonic() + self._stop_seconds
         for thread in self._threads:
             # One that ignores its deadline is left behind: it is a daemon and holds nothing that lasts.
-            thread.join(self._stop_seconds)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def offer(self, copy: CopyT, *, size_bytes: int) -> bool:
         """Leave a copy to be worked on; return at once, False when it was not taken."""

@@ -38,6 +38,12 @@ def test_users_spread_evenly_whatever_their_keys_look_like(keys):
     assert sum((found - expected) ** 2 / expected for found in bins) < CHI_SQUARE_19
 
 
+@pytest.mark.parametrize(("percent", "low", "high"), [(0.5, 116, 284), (12.5, 4602, 5398)])
+def test_shares_may_be_parts_of_a_per_cent(percent, low, high):
+    # 40,000 draws, six standard deviations to each side.
+    assert low < len(canary_users(users(40_000), percent)) < high
+
+
 def test_no_per_cent_is_nobody_and_all_per_cent_is_everybody():
     keys = users(5_000)
     assert canary_users(keys, 0) == set()
