@@ -28,25 +28,36 @@ def file_of(flags: ServerFlags, name: str) -> Path:
     return flags.files_dir / _NAMES[name]
 
 
-def write_server_files(flags: ServerFlags) -> tuple[Path, ...]:
-    """Write every file that the server with these flags reads; return their paths.
-
-    The agent's start-up file is made empty where there is none, and never replaced. The SSL file
-    holds the private key, so it is readable by this user alone, from its first byte on.
-
-    Raises:
-        SettingsError: the TLS files cannot be used.
-    """
+def write_start_config(flags: ServerFlags) -> None:
+    """Make the agent's start-up file, without any model, where there is none; it is never replaced here."""
     with suppress(AlreadyExistsError):
         create_durably(flags.config_path, model_config_text(()).encode(), mode=0o640)
-    written = [flags.config_path]
+
+
+def write_server_files(flags: ServerFlags) -> tuple[Path, ...]:
+    """Write every file that the server with these flags reads, but for the agent's; return their paths.
+
+    The SSL file holds the private key, so it is readable by this user alone, from its first byte on.
+
+    Raises:
+        SettingsError: the TLS files cannot be used, or a file cannot be written.
+    """
+    texts: list[tuple[str, str, int]] = []
     if flags.has_metrics:
-        written.append(_write(flags, "monitoring", monitoring_text(METRICS_PATH)))
+        texts.append(("monitoring", monitoring_text(METRICS_PATH), 0o640))
     if flags.batching is not None:
-        written.append(_write(flags, "batching", batching_text(flags.batching)))
+        texts.append(("batching", batching_text(flags.batching), 0o640))
     if flags.tls is not None:
-        written.append(_write(flags, "ssl", ssl_text(flags.tls.read()), mode=0o600))
-    return tuple(written)
+        texts.append(("ssl", ssl_text(flags.tls.read()), 0o600))
+    for name, text, mode in texts:
+        path = file_of(flags, name)
+        try:
+            write_durably(path, text.encode(), mode=mode)
+        except OSError as error:
+            raise SettingsError(
+                f"{path} cannot be written: {error.strerror}. Set files_dir to a folder of ours."
+            ) from None
+    return tuple(file_of(flags, name) for name, _, _ in texts)
 
 
 def monitoring_text(path: str) -> str:
@@ -88,9 +99,3 @@ def ssl_text(content: TlsContent) -> str:
 
 def _text(message: Message) -> str:
     return text_format.MessageToString(message)
-
-
-def _write(flags: ServerFlags, name: str, text: str, *, mode: int = 0o640) -> Path:
-    path = file_of(flags, name)
-    write_durably(path, text.encode(), mode=mode)
-    return path

@@ -2,9 +2,10 @@
 
 Its place in the flow: the gRPC client opens its channel here.
 
-What is tried again: a call that ended UNAVAILABLE, once, after about 20 ms, where asking twice does
-no harm (everything of PredictionService, and GetModelStatus). Behind a balancer the second try goes
-to another host, so a host that dies takes no answer with it. A reload is never sent twice.
+What is tried again: a call that ended UNAVAILABLE, or CANCELLED by the other end (as a balancer does
+that gives a host up), once, after about 20 ms, where asking twice does no harm (everything of
+PredictionService, and GetModelStatus). Behind a balancer the second try goes to another host, so a
+host that dies takes no answer with it. A reload is never sent twice.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _SERVICE_CONFIG: Mapping[str, Any] = {
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

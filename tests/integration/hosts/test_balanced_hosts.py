@@ -134,7 +134,7 @@ class Balancer:
             "model_balancer_request_seconds": 60,
             "model_balancer_queue_seconds": 5,
             "model_balancer_check_seconds": 1,
-            "model_balancer_check_timeout_seconds": 2,
+            "model_balancer_check_timeout_seconds": 1,
             "model_balancer_metrics_port": 0,
             "model_balancer_servers": servers,
         }

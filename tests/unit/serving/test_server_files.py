@@ -13,7 +13,14 @@ from google.protobuf import text_format
 from artifact_sync.errors import SettingsError
 from serving.model_server import ModelConfig, model_config_text
 from serving.protos import tfs_pb2
-from serving.server_files import batching_text, file_of, monitoring_text, ssl_text, write_server_files
+from serving.server_files import (
+    batching_text,
+    file_of,
+    monitoring_text,
+    ssl_text,
+    write_server_files,
+    write_start_config,
+)
 from serving.server_flags import ServerFlags
 from serving.tls_files import TlsContent, TlsFiles
 
@@ -53,14 +60,24 @@ def test_ssl_holds_the_pem_texts_and_asks_clients_for_a_certificate(tls_authorit
         ssl_text(TlsContent(authority.ca_path.read_bytes()))
 
 
-def test_only_what_is_asked_for_is_written_and_the_agents_file_is_left_alone(flags: ServerFlags) -> None:
-    assert write_server_files(flags) == (flags.config_path,)
+def test_the_start_up_file_is_made_once_and_then_the_agents(flags: ServerFlags) -> None:
+    write_start_config(flags)
     assert flags.config_path.read_text() == model_config_text(())
     kept = model_config_text((ModelConfig("shapes", "/models/shapes", (1,), {"stable": 1}),))
     flags.config_path.write_text(kept)
-    write_server_files(flags)
+    write_start_config(flags)
     assert flags.config_path.read_text() == kept
+
+
+def test_only_what_is_asked_for_is_written(flags: ServerFlags) -> None:
+    assert write_server_files(flags) == ()
     assert not flags.files_dir.exists()
+
+
+def test_a_folder_that_is_not_ours_is_named(flags: ServerFlags) -> None:
+    flags.files_dir.write_text("a file")
+    with pytest.raises(SettingsError, match=r"monitoring\.config cannot be written: .* Set files_dir"):
+        write_server_files(replace(flags, has_metrics=True, rest_port=8501))
 
 
 def test_the_file_with_the_private_key_is_readable_by_its_owner_alone(
@@ -79,9 +96,9 @@ def test_the_file_with_the_private_key_is_readable_by_its_owner_alone(
         written = write_server_files(whole)
     finally:
         os.umask(before)
-    assert written[1:] == tuple(file_of(whole, name) for name in ("monitoring", "batching", "ssl"))
+    assert written == tuple(file_of(whole, name) for name in ("monitoring", "batching", "ssl"))
     modes = [path.stat().st_mode & 0o777 for path in written]
-    assert modes == [0o640, 0o640, 0o640, 0o600]
+    assert modes == [0o640, 0o640, 0o600]
     assert "/monitoring/prometheus/metrics" in file_of(whole, "monitoring").read_text()
 
 

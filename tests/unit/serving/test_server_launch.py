@@ -93,6 +93,12 @@ def test_a_check_writes_nothing_and_looks_at_the_certificates(
     assert "server.key cannot be read" in capsys.readouterr().err
 
 
+def test_preparing_makes_the_start_up_file_alone(flags_path: Path, tmp_path: Path) -> None:
+    assert main(["--prepare", str(flags_path)]) == 0
+    assert (tmp_path / "models.config").read_text() == "model_config_list {\n}\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_server_that_is_not_there_is_said(
     flags_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +112,7 @@ def test_flags_that_are_refused_start_nothing(
     flags_path.write_text(json.dumps({"config_path": str(tmp_path / "models.config"), "port": 8500}))
     assert main([str(flags_path), "--", "/bin/true"]) == SettingsError.exit_code
     assert "open on every address" in capsys.readouterr().err
-    assert not (tmp_path / "models.config").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_command_must_be_named(flags_path: Path) -> None:
