@@ -85,6 +85,23 @@ def test_raw_bytes_are_the_array_itself_and_strings_stay_fields(array: np.ndarra
     assert fields == ([] if array.dtype != object or not array.size else ["string_val"])
 
 
+FIELDS = [
+    *(("float32", "float_val"), ("float64", "double_val"), ("float16", "half_val"), (BFLOAT16, "half_val")),
+    *((name, "int_val") for name in ("int8", "int16", "int32", "uint8", "uint16")),
+    *(("int64", "int64_val"), ("uint32", "uint32_val"), ("uint64", "uint64_val"), ("bool", "bool_val")),
+    *(("complex64", "scomplex_val"), ("complex128", "dcomplex_val")),
+]
+
+
+@pytest.mark.parametrize(("dtype", "field"), FIELDS)
+def test_each_type_has_its_field(dtype: np.dtype | str, field: str) -> None:
+    array = np.array([[0, 1, 2], [3, 100, 1]]).astype(dtype)
+    tensor = tensor_of(array)
+    assert [each.name for each, _ in tensor.ListFields() if each.name.endswith("_val")] == [field]
+    assert [dim.size for dim in tensor.tensor_shape.dim] == [2, 3]
+    assert to_array(tensor, alias="x").tolist() == array.tolist()
+
+
 def test_arrays_that_are_not_contiguous_are_written_in_their_order() -> None:
     for dtype in (np.float32, np.int64, np.float16, BFLOAT16):
         array = np.arange(24).reshape(4, 6).astype(dtype)[::2, ::-1].T
@@ -114,6 +131,14 @@ def test_whatever_is_sent_is_an_array_or_a_refusal(message: tfs_pb2.Tensor) -> N
     assert refused in (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED, Code.RESOURCE_EXHAUSTED)
 
 
+@pytest.mark.parametrize("shape", [(-1,), (-1, -1), (1, -1, -1)])
+def test_sizes_that_are_not_known_are_refused(shape: tuple[int, ...]) -> None:
+    tensor = tfs_pb2.Tensor(dtype=tfs_pb2.DT_FLOAT, float_val=[1.0])
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    assert refusal(tensor) == (Code.INVALID_ARGUMENT, "tensor parsing error: x")
+
+
 @pytest.mark.parametrize("shape", [(0, 2**62), (2**62, 2**62, 0), (2**62, 0, 2**62, 4)])
 def test_sizes_that_no_computer_has_are_refused_beside_a_zero_too(shape: tuple[int, ...]) -> None:
     tensor = tfs_pb2.Tensor(dtype=tfs_pb2.DT_FLOAT)
@@ -123,12 +148,22 @@ def test_sizes_that_no_computer_has_are_refused_beside_a_zero_too(shape: tuple[i
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x01", b"\x01ab", b"\xff" * 12, b"\x80", b"\x00\x00\x00", b"\xff\xff\x7f" + b"a" * 9]
+    ("count", "content"),
+    [
+        *((1, b"\x01"), (1, b"\x01ab"), (1, b"\xff" * 12), (1, b"\x80"), (1, b"\x00\x00\x00")),
+        *((1, b"\xff\xff\x7f" + b"a" * 9), (2, b"\x00"), (0, b"\x00"), (2**40, b"\x00\x00")),
+    ],
 )
-def test_strings_as_raw_bytes_have_to_be_whole(content: bytes) -> None:
+def test_strings_as_raw_bytes_have_to_be_whole(count: int, content: bytes) -> None:
     tensor = tfs_pb2.Tensor(dtype=tfs_pb2.DT_STRING, tensor_content=content)
-    tensor.tensor_shape.dim.add(size=1)
+    tensor.tensor_shape.dim.add(size=count)
     assert refusal(tensor) == (Code.INVALID_ARGUMENT, "tensor parsing error: x")
+
+
+def test_strings_as_raw_bytes_are_lengths_and_then_bytes() -> None:
+    tensor = tfs_pb2.Tensor(dtype=tfs_pb2.DT_STRING, tensor_content=b"\x01\x00\x82\x01" + b"a" + b"b" * 130)
+    tensor.tensor_shape.dim.add(size=3)
+    assert to_array(tensor, alias="x").tolist() == [b"a", b"", b"b" * 130]
 
 
 def test_a_type_that_is_not_said_is_the_clients_fault_and_a_quantised_one_is_ours() -> None:
