@@ -50,17 +50,18 @@ class Client:
     """One server seen by one client; `refused` and `rest_refused` check that it goes on serving.
 
     Args:
-        target: gRPC's address.
         rest_port: REST's port on the loopback, 0 for none.
-        channel: an open channel to that target.
+        channel: an open channel to gRPC's target.
+        target: that target, for tests that open channels or sockets of their own.
         good_rows: how many rows the good request has that follows a refusal.
     """
 
-    def __init__(self, *, rest_port: int, channel: grpc.Channel, good_rows: int = 1) -> None:
+    def __init__(self, *, rest_port: int, channel: grpc.Channel, target: str = "", good_rows: int = 1) -> None:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         self.rest_port = rest_port
         self.channel = channel
+        self.target = target
         self.good_rows = good_rows
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(channel)
@@ -216,10 +217,9 @@ def predict_request(
     request = predict_pb2.PredictRequest(output_filter=output_filter)
     fill_spec(request.model_spec, model, **spec)
     for name, value in ({"x": [2.0]} if inputs is None else inputs).items():
-        if not isinstance(value, Message):
-            kind = None if isinstance(value, np.ndarray) else np.float32
-            value = tf.make_tensor_proto(value, kind)
-        request.inputs[name].CopyFrom(value)
+        kind = None if isinstance(value, np.ndarray) else np.float32
+        tensor = value if isinstance(value, Message) else tf.make_tensor_proto(value, kind)
+        request.inputs[name].CopyFrom(tensor)
     return request
 
 

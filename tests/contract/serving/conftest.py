@@ -82,11 +82,21 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def zoo_config(zoo: Path) -> str:
     """A model config file with all test models; plus has its three versions and labels for two of them."""
     models = [
-        server_lab.model_config(base.name, base) for base in sorted(zoo.iterdir()) if base.name not in ("plus", "counter")
+        server_lab.model_config(base.name, base)
+        for base in sorted(zoo.iterdir())
+        if base.name not in ("plus", "counter")
     ]
     labels = {"stable": 1, "canary": 2, "an odd label!": 3}
     models.append(server_lab.model_config("plus", zoo / "plus", wants_all=True, labels=labels))
     models.append(server_lab.model_config("counter", zoo / "counter"))
+    text: str = server_lab.config_text(*models)
+    return text
+
+
+@pytest.fixture(scope="session")
+def zoo_config_without_labels(zoo: Path) -> str:
+    """The same without labels, so that it needs no flag."""
+    models = [server_lab.model_config(base.name, base, wants_all=True) for base in sorted(zoo.iterdir())]
     text: str = server_lab.config_text(*models)
     return text
 
@@ -197,6 +207,6 @@ def operator(_reloading: Any, zoo: Path, tmp_path: Path) -> Iterator[Operator]:
         operator.reload()
 
 
-def _client(server: Any, *, good_rows: int = 1) -> Iterator[Any]:
+def _client(server: Any) -> Iterator[Any]:
     with server_lab.open_channel(server.target) as channel:
-        yield client_lab.Client(rest_port=server.rest_port, channel=channel, good_rows=good_rows)
+        yield client_lab.Client(rest_port=server.rest_port, channel=channel, target=server.target)

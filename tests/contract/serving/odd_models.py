@@ -54,7 +54,8 @@ def features(path: Path) -> None:
     """tf.Examples with an int64 `age`, a float `weight` and bytes `name`, each scalar and by default 0 or empty.
 
     Good signatures: `years` (regress: age), `weights` (regress, [batch]: weight), `size` (classify: age and
-    weight as scores of "old" and "heavy"), `names` (classify, [batch, 1]: name, no scores). The rest are wrong: see the tests.
+    weight as scores of "old" and "heavy"), `names` (classify, [batch, 1]: name, no scores). The rest are
+    wrong: see the tests.
     """
 
     def build(v1: Any) -> Signatures:

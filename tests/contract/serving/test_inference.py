@@ -135,13 +135,13 @@ class TestRefusals:
         found = standing.refused(lambda: call(model, [example(x=2.0)], **spec))
         assert found == (code, message)
 
-    @pytest.mark.parametrize(
-        ("method", "signature"), [("classify", "classify_x_to_y"), ("regress", "regress_x_to_y")]
-    )
+    @pytest.mark.parametrize(("method", "signature"), [("classify", "classify_x_to_y"), ("regress", "regress_x_to_y")])
     def test_no_examples(self, standing: Any, method: str, signature: str) -> None:
         call = getattr(standing, method)
         for context in (None, example(x=2.0)):
-            found = standing.refused(lambda context=context: call("half_plus_two", context=context, signature=signature))
+            found = standing.refused(
+                lambda context=context: call("half_plus_two", context=context, signature=signature)
+            )
             assert found == ("INVALID_ARGUMENT", "Input is empty.")
 
     def test_no_model_spec(self, standing: Any) -> None:
@@ -203,9 +203,7 @@ class TestRefusals:
 class TestNameOfTheMethod:
     """A signature's method_name is looked at only where --enable_signature_method_name_check is on."""
 
-    @pytest.mark.parametrize(
-        ("method", "signature"), [("classify", "regress_others"), ("regress", "classify_x_to_y")]
-    )
+    @pytest.mark.parametrize(("method", "signature"), [("classify", "regress_others"), ("regress", "classify_x_to_y")])
     def test_it_is_not_what_is_refused_without_the_flag(self, standing: Any, method: str, signature: str) -> None:
         call = getattr(standing, method)
         found = standing.refused(lambda: call("half_plus_two", [example(x=2.0)], signature=signature))
@@ -219,9 +217,7 @@ class TestNameOfTheMethod:
             ("classify", "classification", "serving_default", "tensorflow/serving/predict"),
         ],
     )
-    def test_it_is_refused_with_the_flag(
-        self, optioned: Any, method: str, kind: str, signature: str, was: str
-    ) -> None:
+    def test_it_is_refused_with_the_flag(self, optioned: Any, method: str, kind: str, signature: str, was: str) -> None:
         call = getattr(optioned, method)
         found = optioned.refused(lambda: call("half_plus_two", [example(x=2.0)], signature=signature))
         assert found[0] == "INVALID_ARGUMENT"

@@ -11,7 +11,8 @@ import server_lab
 def refusal_of(version: int, model: str) -> tuple[str, str]:
     return (
         "FAILED_PRECONDITION",
-        f"Request to assign label to version {version} of model {model}, which is not currently available for inference",
+        f"Request to assign label to version {version} of model {model}, "
+        "which is not currently available for inference",
     )
 
 
@@ -102,9 +103,7 @@ class TestAtTheStart:
         code, message = refusal_of(1, "plus")
         assert f"Failed to start server. Error: {code}: {message}" in ended.stdout
 
-    def test_without_the_flag_a_reload_cannot_label_what_it_brings(
-        self, command: Any, zoo: Any, tmp_path: Any
-    ) -> None:
+    def test_without_the_flag_a_reload_cannot_label_what_it_brings(self, command: Any, zoo: Any, tmp_path: Any) -> None:
         import client_lab
 
         resident = server_lab.model_config("half_plus_two", zoo / "half_plus_two")

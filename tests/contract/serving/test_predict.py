@@ -184,8 +184,7 @@ class TestRefusals:
     def test_no_inputs(self, standing: Any) -> None:
         assert standing.refused(lambda: standing.predict(inputs={})) == (
             "INVALID_ARGUMENT",
-            "input size does not match signature: 0!=1 len({}) != len({x}). "
-            "Sent extra: {}. Missing but required: {x}.",
+            "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}.",
         )
 
     def test_an_input_too_many(self, standing: Any) -> None:

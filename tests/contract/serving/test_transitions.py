@@ -36,9 +36,7 @@ def test_there_is_always_a_version_that_answers(operator: Any) -> None:
             if not (operator.home / f"own/{version}").exists():
                 operator.add(version)
             operator.reload(operator.entry(versions=[version]))
-            operator.client.until(
-                lambda version=version: operator.answer() == version, lambda: str(operator.states())
-            )
+            operator.client.until(lambda version=version: operator.answer() == version, lambda: str(operator.states()))
         is_over.set()
         for one in asking:
             one.result()

@@ -13,7 +13,9 @@ LOOK_SECONDS = 1.5
 
 
 class TestNames:
-    @pytest.mark.parametrize(("name", "version"), [("1", 1), ("00000123", 123), ("0", 0), ("1700000000000", 1700000000000)])
+    @pytest.mark.parametrize(
+        ("name", "version"), [("1", 1), ("00000123", 123), ("0", 0), ("1700000000000", 1700000000000)]
+    )
     def test_an_integer_is_a_version(self, operator: Any, name: str, version: int) -> None:
         operator.add(name, source="plus/1")
         operator.reload(operator.entry())

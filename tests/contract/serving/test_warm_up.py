@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def bring(operator: Any, prepare: Callable[[Path], object]) -> Any:
     return operator.client.status(operator.name)[2]
 
 
-def written(*logs: Any) -> Callable[[Path], object]:
-    return lambda version: tiny_models.write_warm_up(version, *(log.SerializeToString() for log in logs))
+def written(*makers: Callable[[], Any]) -> Callable[[Path], object]:
+    """Return what writes these logs; they are made late, for the messages import TensorFlow."""
+    return lambda version: tiny_models.write_warm_up(version, *(make().SerializeToString() for make in makers))
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,13 @@ def written(*logs: Any) -> Callable[[Path], object]:
     [
         lambda version: None,
         lambda version: (version / FILE).write_bytes(b""),
-        lambda version: written(predict_log())(version),
-        lambda version: written(predict_log(version=77))(version),
-        lambda version: written(classify_log())(version),
-        lambda version: written(regress_log())(version),
-        lambda version: written(multi_inference_log())(version),
-        lambda version: written(predict_log(), classify_log(), regress_log(), multi_inference_log())(version),
-        lambda version: written(*[predict_log()] * 1000)(version),
+        written(predict_log),
+        written(partial(predict_log, version=77)),
+        written(classify_log),
+        written(regress_log),
+        written(multi_inference_log),
+        written(predict_log, classify_log, regress_log, multi_inference_log),
+        written(*[predict_log] * 1000),
     ],
     ids=["none", "empty", "predict", "other version", "classify", "regress", "multi", "all kinds", "1000"],
 )
@@ -100,7 +102,7 @@ def test_a_version_whose_warm_up_goes_well_is_available(operator: Any, prepare: 
     ("prepare", "code", "message"),
     [
         (
-            lambda version: written(*[predict_log()] * 1001)(version),
+            written(*[predict_log] * 1001),
             "INVALID_ARGUMENT",
             "Number of warmup records exceeds the maximum (1000) at ",
         ),
@@ -114,24 +116,24 @@ def test_a_version_whose_warm_up_goes_well_is_available(operator: Any, prepare: 
             "INVALID_ARGUMENT",
             "Failed to parse warmup record: ",
         ),
-        (lambda version: written(session_run_log())(version), "UNIMPLEMENTED", "Unsupported log_type for warmup: "),
+        (written(session_run_log), "UNIMPLEMENTED", "Unsupported log_type for warmup: "),
         (
-            lambda version: written(predict_log(signature="none"))(version),
+            written(partial(predict_log, signature="none")),
             "FAILED_PRECONDITION",
             'Serving signature key "none" not found.',
         ),
         (
-            lambda version: written(predict_log(), classify_log("none"))(version),
+            written(predict_log, partial(classify_log, "none")),
             "INVALID_ARGUMENT",
             "No signature was found with the name: none",
         ),
         (
-            lambda version: written(regress_log("none"))(version),
+            written(partial(regress_log, "none")),
             "INVALID_ARGUMENT",
             "No signature was found with the name: none",
         ),
         (
-            lambda version: written(multi_inference_log("none"))(version),
+            written(partial(multi_inference_log, "none")),
             "INVALID_ARGUMENT",
             "Requested signature not found in model graph: none",
         ),
@@ -150,7 +152,7 @@ def test_a_version_whose_warm_up_fails_does_not_come(operator: Any, prepare: Any
 
 def test_a_damaged_file_is_found_where_it_is_damaged(operator: Any) -> None:
     def damage(version: Path) -> None:
-        written(predict_log(), predict_log())(version)
+        written(predict_log, predict_log)(version)
         data = bytearray((version / FILE).read_bytes())
         data[-10] ^= 0xFF
         (version / FILE).write_bytes(bytes(data))
