@@ -39,7 +39,7 @@ class Contender:
     @property
     def script(self) -> Path:
         """What starts it, and prints a request for it."""
-        return SCRIPTS / f"{self.name}.py"
+        return SCRIPTS / f"peer_{self.name}.py"
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Running:
 
 def contenders(names: Sequence[str]) -> list[Contender]:
     """Return the contenders of these names, or all that are installed."""
-    found = [Contender(name, Path(sys.executable)) for name in _AT_HOME]
-    found += [
-        Contender(script.stem, PEERS / script.stem / "bin/python")
-        for script in sorted(SCRIPTS.glob("*.py"))
-        if (PEERS / script.stem / "bin/python").exists()
-    ]
+    found = []
+    for script in sorted(SCRIPTS.glob("peer_*.py")):
+        name = script.stem.removeprefix("peer_")
+        python = Path(sys.executable) if name in _AT_HOME else PEERS / name / "bin/python"
+        if python.exists():
+            found.append(Contender(name, python))
     return [contender for contender in found if not names or contender.name in names]
 
 

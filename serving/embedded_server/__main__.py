@@ -49,14 +49,14 @@ def _print_version() -> int:
 
 
 def _serve(flags: Flags) -> int:
-    server = Server(flags, announce=_announce)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        server.stop()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     try:
+        server = Server(flags, announce=_announce)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            server.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         server.run()
     except StatusError as error:
         sys.stdout.write(f"Failed to start server. Error: {error}\n")

@@ -20,7 +20,7 @@ from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.model_questions import model_metadata, model_status
 from serving.embedded_server.model_spec import borrow_for
 from serving.embedded_server.multi_inference import first_model_spec, multi_inference
-from serving.embedded_server.predict import predict
+from serving.embedded_server.predict import start_predict
 from serving.embedded_server.regress import regress
 from serving.embedded_server.server_config import served_models
 from serving.embedded_server.status import Code, StatusError, invalid_argument
@@ -39,6 +39,7 @@ class GrpcServices:
         may_new_labels_wait: whether a label may be given to a version that is not loaded yet.
         is_method_name_checked: whether Classify, Regress and MultiInference take only signatures that
             call themselves so.
+        is_tensor_content: whether Predict answers in tensor_content instead of in typed fields.
     """
 
     def __init__(
@@ -49,18 +50,20 @@ class GrpcServices:
         metrics: Metrics,
         may_new_labels_wait: bool,
         is_method_name_checked: bool = False,
+        is_tensor_content: bool = False,
     ) -> None:
         self._catalogue = catalogue
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._may_new_labels_wait = may_new_labels_wait
         self._is_method_name_checked = is_method_name_checked
+        self._is_tensor_content = is_tensor_content
 
     def methods(self) -> Mapping[str, Method]:
         """Return every method by path."""
         prediction, model = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
         return {
-            f"{prediction}/Predict": self._blocking("Predict", tfs_pb2.PredictRequest, self._predict),
+            f"{prediction}/Predict": Method(tfs_pb2.PredictRequest, self._predict, is_blocking=False),
             f"{prediction}/Classify": self._blocking("Classify", tfs_pb2.ClassificationRequest, self._classify),
             f"{prediction}/Regress": self._blocking("Regress", tfs_pb2.RegressionRequest, self._regress),
             f"{prediction}/MultiInference": self._blocking(
@@ -102,9 +105,15 @@ class GrpcServices:
 
         return count
 
-    def _predict(self, request: tfs_pb2.PredictRequest, timeout_seconds: float | None) -> Message:
-        with borrow_for(self._catalogue, request) as entry:
-            return predict(entry, request, timeout_seconds=timeout_seconds)
+    def _predict(self, request: Any, timeout_seconds: float | None, reply: Reply) -> None:
+        start_predict(
+            self._catalogue,
+            request,
+            timeout_seconds=timeout_seconds,
+            reply=self._counted("Predict", request, reply),
+            metrics=self._metrics,
+            is_tensor_content=self._is_tensor_content,
+        )
 
     def _classify(self, request: tfs_pb2.ClassificationRequest, timeout_seconds: float | None) -> Message:
         with borrow_for(self._catalogue, request) as entry:

@@ -6,13 +6,14 @@ Its place in the flow: __main__ builds one from the flags and waits on it.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-from serving.embedded_server.catalogue import Catalogue, ModelVersion
+from google.protobuf import text_format
+
+from serving.embedded_server.catalogue import Catalogue
 from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
 from serving.embedded_server.grpc_dispatch import GrpcLimits
@@ -22,15 +23,20 @@ from serving.embedded_server.grpc_services import GrpcServices
 from serving.embedded_server.grpc_transport import GrpcTransport
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
 from serving.embedded_server.metrics import Metrics
-from serving.embedded_server.rest import RestServer, RestSettings
+from serving.embedded_server.rest import METRICS_PATH, RestServer, RestSettings
 from serving.embedded_server.server_config import read_config_file
-from serving.embedded_server.session import Session, load_session, start_threads
-from serving.embedded_server.status import Code, StatusError, invalid_argument
+from serving.embedded_server.status import Code, StatusError, invalid_argument, not_found
 from serving.embedded_server.tls import read_tls_context
-from serving.embedded_server.warm_up import warm_up
+from serving.embedded_server.transition import Transition, availability_preserving, resource_preserving
+from serving.embedded_server.version_loader import VersionLoader, cpu_count
+from serving.protos import tfs_pb2
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.2
+_TRANSITIONS: dict[str, Transition] = {
+    "availability_preserving": availability_preserving,
+    "resource_preserving": resource_preserving,
+}
 
 
 class Server:
@@ -39,6 +45,9 @@ class Server:
     Args:
         flags: what was asked for.
         announce: receives the line "READY grpc=… rest=…" when the ports are open.
+
+    Raises:
+        StatusError: a file that a flag names is refused.
     """
 
     def __init__(self, flags: Flags, *, announce: Callable[[str], None]) -> None:
@@ -49,14 +58,17 @@ class Server:
         self._stopping = threading.Event()
         self._catalogue = Catalogue()
         self._metrics = Metrics(versions=self._catalogue.all_versions)
+        self._loader = VersionLoader(flags, metrics=self._metrics)
+        self._metrics_path = _metrics_path(flags)
         self._lifecycle = Lifecycle(
             self._catalogue,
-            load=_loader(flags),
+            load=self._loader.load,
             settings=LifecycleSettings(
                 poll_seconds=flags.file_system_poll_wait_seconds,
                 max_load_retries=flags.max_num_load_retries,
                 load_retry_seconds=flags.load_retry_interval_micros / 1e6,
                 load_threads=flags.num_load_threads,
+                transition=_TRANSITIONS[flags.transition_policy],
             ),
         )
         self._services = GrpcServices(
@@ -65,6 +77,7 @@ class Server:
             metrics=self._metrics,
             may_new_labels_wait=flags.allow_version_labels_for_unavailable_models,
             is_method_name_checked=flags.enable_signature_method_name_check,
+            is_tensor_content=flags.enable_serialization_as_tensor_content,
         )
         self._health = GrpcHealth()
 
@@ -78,8 +91,7 @@ class Server:
         Raises:
             StatusError: the configuration is refused, or a port cannot be opened.
         """
-        intra, inter = _threads(self._flags)
-        start_threads(intra_op_threads=intra, inter_op_threads=inter)
+        self._loader.start()
         self._load_first_models()
         transport, targets = self._open_grpc()
         rest = self._open_rest()
@@ -94,6 +106,7 @@ class Server:
             rest.stop(drain_seconds=self._flags.drain_seconds)
         transport.wait_closed()
         self._lifecycle.stop()
+        self._loader.stop()
 
     def _load_first_models(self) -> None:
         models = _first_models(self._flags)
@@ -115,7 +128,7 @@ class Server:
         reflection = GrpcReflection().methods() if flags.enable_grpc_reflection else {}
         transport = GrpcTransport(
             {**self._services.methods(), **self._health.methods(), **reflection},
-            max_threads=flags.grpc_max_threads or 4 * _cpus(),
+            max_threads=flags.grpc_max_threads or 4 * cpu_count(),
             limits=GrpcLimits(max_request_bytes=flags.max_request_mebibytes << 20),
             tls=read_tls_context(Path(flags.ssl_config_file)) if flags.ssl_config_file else None,
         )
@@ -130,8 +143,13 @@ class Server:
             self._catalogue,
             host=self._flags.host,
             port=self._flags.rest_api_port,
-            metrics=Metrics(versions=self._catalogue.all_versions),
-            settings=RestSettings(timeout_seconds=self._flags.rest_api_timeout_in_ms / 1000 or None),
+            metrics=self._metrics,
+            settings=RestSettings(
+                timeout_seconds=self._flags.rest_api_timeout_in_ms / 1000 or None,
+                is_cors_enabled=self._flags.rest_api_enable_cors_support,
+                metrics_path=self._metrics_path,
+                is_method_name_checked=self._flags.enable_signature_method_name_check,
+            ),
         )
         rest.start()
         return rest
@@ -171,24 +189,6 @@ def _first_models(flags: Flags) -> tuple[ServedModel, ...]:
     return (ServedModel(name=flags.model_name, base_path=base_path),)
 
 
-def _loader(flags: Flags) -> Callable[[ModelVersion], Session]:
-    intra, inter = _threads(flags)
-    tags = tuple(flags.saved_model_tags.split(","))
-
-    def load(entry: ModelVersion) -> Session:
-        path = entry.path
-        session = load_session(path, tags=tags, intra_op_threads=intra, inter_op_threads=inter)
-        if flags.enable_model_warmup:
-            try:
-                warm_up(session, path, iterations=flags.num_request_iterations_for_warmup)
-            except BaseException:
-                session.close()
-                raise
-        return session
-
-    return load
-
-
 def _bind(transport: GrpcTransport, flags: Flags) -> list[str]:
     targets = []
     if flags.grpc_socket_path:
@@ -198,15 +198,15 @@ def _bind(transport: GrpcTransport, flags: Flags) -> list[str]:
     return targets
 
 
-def _threads(flags: Flags) -> tuple[int, int]:
-    """Return the threads inside an operation, and the operations at once.
-
-    One thread inside an operation: requests run side by side anyway, and for a small network two of
-    them cost three times the CPU of one (measured), spent on handing work over.
-    """
-    both = flags.tensorflow_session_parallelism
-    return flags.tensorflow_intra_op_parallelism or both or 1, flags.tensorflow_inter_op_parallelism or both or _cpus()
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _metrics_path(flags: Flags) -> str | None:
+    """Return where --monitoring_config_file wants the metrics, None for nowhere."""
+    if not flags.monitoring_config_file:
+        return None
+    path = Path(flags.monitoring_config_file)
+    try:
+        message = text_format.Parse(path.read_text(encoding="utf-8"), tfs_pb2.MonitoringConfig())
+    except OSError as error:
+        raise not_found(f"{path}; {error.strerror}") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
+    return (message.prometheus_config.path or METRICS_PATH) if message.prometheus_config.enable else None

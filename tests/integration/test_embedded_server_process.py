@@ -136,8 +136,8 @@ def test_a_start_that_cannot_be_says_why(flags: tuple[str, ...], code: int, text
 
 def test_a_flag_without_effect_is_said_at_start(base_path: Path) -> None:
     model = ModelConfig("digits", str(base_path), (1,))
-    with ServerProcess((model,), command=COMMAND, flags=("--enable_batching=true",)) as process:
-        assert "--enable_batching has no effect: requests are not batched." in process.log
+    with ServerProcess((model,), command=COMMAND, flags=("--mixed_precision=bfloat16",)) as process:
+        assert "--mixed_precision has no effect: models run as they were exported." in process.log
 
 
 def test_labels_of_the_config_file_point_at_their_versions_from_the_first_request(base_path: Path) -> None:
