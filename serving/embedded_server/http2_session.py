@@ -141,7 +141,7 @@ class Http2Session:
         if taken < 0:
             raise Http2Error(self._library.error_text(taken))
         if self._control_frames > _MAX_CONTROL_FRAMES:
-            self._library.terminate(self._session, Http2.ENHANCE_YOUR_CALM)
+            raise Http2Error("a flood of frames that ask for nothing")
         return news
 
     def take_output(self) -> bytes:

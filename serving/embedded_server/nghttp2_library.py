@@ -67,7 +67,6 @@ class Http2:
 
     NO_ERROR: Final = 0
     CANCEL: Final = 8
-    ENHANCE_YOUR_CALM: Final = 11
 
     # nghttp2: what a data source says about the bytes that it has written.
     DATA_EOF: Final = 0x1
@@ -108,7 +107,6 @@ class Nghttp2Library:
             "nghttp2_submit_goaway", integer, _Pointer, ctypes.c_uint8, stream_id, code, ctypes.c_char_p, _Size
         )
         self.last_stream_id = declared("nghttp2_session_get_last_proc_stream_id", stream_id, _Pointer)
-        self.terminate = declared("nghttp2_session_terminate_session", integer, _Pointer, code)
 
     def error_text(self, code: int) -> str:
         """Return nghttp2's words for one of its error codes."""
