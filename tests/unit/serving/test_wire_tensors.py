@@ -131,8 +131,8 @@ def test_whatever_is_sent_is_an_array_or_a_refusal(message: tfs_pb2.Tensor) -> N
     assert refused in (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED, Code.RESOURCE_EXHAUSTED)
 
 
-@pytest.mark.parametrize("shape", [(-1,), (-1, -1), (1, -1, -1)])
-def test_sizes_that_are_not_known_are_refused(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(-1,), (-1, -1), (1, -1, -1), (1,) * 65])
+def test_sizes_that_are_not_known_and_too_many_are_refused(shape: tuple[int, ...]) -> None:
     tensor = tfs_pb2.Tensor(dtype=tfs_pb2.DT_FLOAT, float_val=[1.0])
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
