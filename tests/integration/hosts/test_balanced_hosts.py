@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import importlib.util
+import json
 import shutil
 import signal
 import socket
@@ -18,15 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import grpc
 import jinja2
 import numpy as np
 import pytest
+import yaml
 
 from artifact_sync.durable import write_durably
-from artifact_sync.errors import ModelServerError
-from serving.model_server import GrpcModelServer, ModelConfig, VersionState, model_config_text
-from serving.server_process import ServerProcess
+from artifact_sync.errors import ModelServerError, ModelServerUnavailableError
+from serving.model_server import GrpcModelServer, ModelConfig, ServerTls, VersionState, model_config_text
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
 EMBEDDED = (sys.executable, "-m", "serving.embedded_server")
@@ -64,25 +64,58 @@ def base_path(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @dataclass
 class Host:
-    """A serving host: an embedded server at an address of its own, and the start-up file that an agent keeps."""
+    """A serving host: an embedded server at an address of its own behind mutual TLS, started by the launcher."""
 
     name: str
-    address: str
+    ip: str
+    port: int
+    folder: Path
     base_path: Path
-    config_path: Path
-    process: ServerProcess
+    server_tls: dict[str, str]
+    agent_tls: ServerTls
     version: int = 1
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.ip}:{self.port}"
+
+    def start(self) -> None:
+        flags = {
+            "config_path": str(self.folder / "models.config"),
+            "files_dir": str(self.folder / "run"),
+            "socket_path": str(self.folder / "grpc.sock"),
+            "port": self.port,
+            "tls": self.server_tls,
+        }
+        flags_path = self.folder / "model-server.json"
+        flags_path.write_text(json.dumps(flags))
+        command = [sys.executable, "-m", "serving.server_launch", str(flags_path), "--", *EMBEDDED, f"--host={self.ip}"]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def end(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def client(self) -> GrpcModelServer:
+        """The agent's way to the server: the socket."""
+        return GrpcModelServer(f"unix:{self.folder}/grpc.sock", tls=self.agent_tls)
+
+    def write(self, models: tuple[ModelConfig, ...]) -> None:
+        write_durably(self.folder / "models.config", model_config_text(models).encode())
 
     def configure(self, versions: tuple[int, ...], stable: int) -> None:
         models = (ModelConfig("digits", str(self.base_path), versions, {"stable": stable}),)
-        write_durably(self.config_path, model_config_text(models).encode())
-        with GrpcModelServer(self.process.target) as server:
+        self.write(models)
+        with self.client() as server:
             server.reload(models, timeout_seconds=30)
 
     def move(self, version: int) -> None:
         """Move to another version as the agent does: load it, wait for it, move the label, let the old one go."""
         self.configure((self.version, version), self.version)
-        with GrpcModelServer(self.process.target) as server:
+        with self.client() as server:
             until(lambda: (version, VersionState.AVAILABLE) in states(server))
         self.configure((self.version, version), version)
         self.configure((version,), version)
@@ -94,18 +127,36 @@ def states(server: GrpcModelServer) -> set[tuple[int, VersionState]]:
 
 
 @pytest.fixture
-def hosts(base_path: Path, tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    def host(name: str, ip: str) -> Host:
-        port = free_port(ip)
-        config_path = tmp_path / name / "models.config"
-        models = (ModelConfig("digits", str(base_path), (1,), {"stable": 1}),)
-        write_durably(config_path, model_config_text(models).encode())
-        process = ServerProcess(config_path, command=EMBEDDED, flags=(f"--port={port}", f"--host={ip}"))
-        return Host(name, f"{ip}:{port}", base_path, config_path, process)
+def authority(repository: Path, tmp_path: Path) -> Any:
+    (tmp_path / "tls").mkdir()
+    return load_module(repository / "tests" / "tls_authority.py").TestAuthority(tmp_path / "tls")
 
-    first, second = host("serve1", "127.0.0.2"), host("serve2", "127.0.0.3")
-    with first.process, second.process:
-        yield first, second
+
+@pytest.fixture
+def hosts(base_path: Path, authority: Any, tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    """Two hosts that serve version 1, each with a certificate of its own name."""
+
+    def host(name: str, ip: str) -> Host:
+        (tmp_path / name).mkdir()
+        certificate_path, key_path = authority.issue(name, hosts=(name,))
+        server_tls = {
+            "ca_path": str(authority.ca_path),
+            "certificate_path": str(certificate_path),
+            "key_path": str(key_path),
+        }
+        agent_tls = ServerTls(authority.ca_path, *authority.issue(f"agent-of-{name}"), server_name=name)
+        made = Host(name, ip, free_port(ip), tmp_path / name, base_path, server_tls, agent_tls)
+        made.write((ModelConfig("digits", str(base_path), (1,), {"stable": 1}),))
+        return made
+
+    made = host("serve1", "127.0.0.2"), host("serve2", "127.0.0.3")
+    try:
+        for each in made:
+            each.start()
+        yield made
+    finally:
+        for each in made:
+            each.end(signal.SIGKILL)
 
 
 def free_port(ip: str) -> int:
@@ -117,7 +168,7 @@ def free_port(ip: str) -> int:
 class Balancer:
     """HAProxy with the role's configuration, but for its folder and its group."""
 
-    def __init__(self, repository: Path, folder: Path, servers: list[dict[str, str]], **variables: Any) -> None:
+    def __init__(self, repository: Path, folder: Path, variables: dict[str, Any]) -> None:
         self.target = f"unix:{folder}/grpc.sock"
         self._admin = folder / "admin.sock"
         role = repository / "ansible" / "roles" / "model_balancer"
@@ -125,21 +176,10 @@ class Balancer:
         environment.filters.update(
             load_module(role / "filter_plugins/model_status_question.py").FilterModule().filters()
         )
-        defaults = {
-            "model_balancer_model": "digits",
-            "model_balancer_group": "root",
-            "model_balancer_ca": "",
-            "model_balancer_certificate": "",
-            "model_balancer_server_requests": 256,
-            "model_balancer_request_seconds": 60,
-            "model_balancer_queue_seconds": 5,
-            "model_balancer_check_seconds": 1,
-            "model_balancer_check_timeout_seconds": 1,
-            "model_balancer_metrics_port": 0,
-            "model_balancer_servers": servers,
-        }
+        defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
+        variables = {**defaults, "model_balancer_model": "digits", "model_balancer_group": "root", **variables}
         template = environment.from_string((role / "templates/haproxy.cfg.j2").read_text())
-        text = template.render({**defaults, **variables}).replace("/run/liftgate-balancer", str(folder))
+        text = template.render(variables).replace("/run/liftgate-balancer", str(folder))
         self.config_path = folder / "haproxy.cfg"
         self.config_path.write_text(text + "\n")
         self._log_path = folder / "haproxy.log"
@@ -163,11 +203,7 @@ class Balancer:
 
     def table(self) -> dict[str, dict[str, str]]:
         """What HAProxy says about each server."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._admin))
-            connection.sendall(b"show stat\n")
-            text = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-        rows = csv.DictReader(text.removeprefix("# ").splitlines())
+        rows = csv.DictReader(self.ask("show stat").removeprefix("# ").splitlines())
         return {row["svname"]: row for row in rows if row["pxname"] == "models"}
 
     def ask(self, command: str) -> str:
@@ -233,10 +269,16 @@ class Load:
 
 @pytest.fixture
 def balancer(
-    repository: Path, hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory
+    repository: Path, hosts: tuple[Host, Host], authority: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Balancer]:
-    servers = [{"name": host.name, "address": host.address} for host in hosts]
-    with Balancer(repository, tmp_path_factory.mktemp("haproxy"), servers) as balancer:
+    authority.issue("balancer")
+    folder = tmp_path_factory.mktemp("haproxy")
+    variables = {
+        "model_balancer_servers": [{"name": host.name, "address": host.address} for host in hosts],
+        "model_balancer_ca": str(authority.ca_path),
+        "model_balancer_certificate": str(authority.folder / "balancer.both"),
+    }
+    with Balancer(repository, folder, variables) as balancer:
         for host in hosts:
             balancer.wait_for(host.name, "UP")
         yield balancer
@@ -252,35 +294,91 @@ def test_no_request_is_lost_while_hosts_are_reloaded_killed_and_stopped_one_afte
             load.go_on()
         assert set(load.versions) == {1, 2}
         spread = balancer.answered()
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            for host in hosts:
+                host.end(number)
+                load.go_on()
+                balancer.wait_for(host.name, "DOWN")
+                host.start()
+                balancer.wait_for(host.name, "UP")
+                load.go_on()
         for host in hosts:
-            host.process.kill()
-            load.go_on()
-            balancer.wait_for(host.name, "DOWN")
-            host.process.start()
-            balancer.wait_for(host.name, "UP")
-            load.go_on()
-        for host in hosts:
-            host.process.terminate()
-            load.go_on()
-            host.process.start()
-            balancer.wait_for(host.name, "UP")
-            load.go_on()
-        for host in hosts:
-            balancer.wait_for(host.name, "UP")
-            # A host that hangs: it takes connections and answers nothing.
-            host.process._process.send_signal(signal.SIGSTOP)
+            # A host that hangs takes connections and answers nothing.
+            host.process.send_signal(signal.SIGSTOP)
             balancer.wait_for(host.name, "DOWN")
             load.go_on()
-            host.process._process.send_signal(signal.SIGCONT)
+            host.process.send_signal(signal.SIGCONT)
             balancer.wait_for(host.name, "UP")
             load.go_on()
-    table = balancer.table()
+    lost = {name: f"{row['wredis']} given to another, {row['eresp']} lost" for name, row in balancer.table().items()}
     print(
-        f"\n{load.count} requests, {len(load.failures)} failed, by version {dict(load.versions)}, by host after the "
-        f"reloads {spread} and in the end {balancer.answered()}; longest {load.longest_seconds:.1f} s; balancer: "
-        + ", ".join(
-            f"{n} wretr {r['wretr']} wredis {r['wredis']} eresp {r['eresp']} econ {r['econ']}" for n, r in table.items()
-        )
+        f"\n{load.count} requests by {CLIENTS} clients, {len(load.failures)} failed; by version {dict(load.versions)}; "
+        f"by host after the reloads {spread}, in the end {balancer.answered()}; in the balancer {lost}; "
+        f"longest {load.longest_seconds:.1f} s"
     )
     assert load.failures == []
     assert min(spread.values()) > 0.3 * sum(spread.values())
+
+
+def test_only_a_host_that_has_the_model_takes_part(hosts: tuple[Host, Host], balancer: Balancer) -> None:
+    empty, full = hosts
+    with empty.client() as server:
+        server.reload((), timeout_seconds=30)
+    balancer.wait_for(empty.name, "DOWN")
+    before = balancer.answered()
+    with GrpcModelServer(balancer.target) as server:
+        for _ in range(20):
+            assert server.predict("digits", PIXELS, label="stable").version == 1
+    after = balancer.answered()
+    assert {name: after[name] - before[name] for name in after} == {empty.name: 0, full.name: 20}
+    empty.configure((3,), 3)
+    balancer.wait_for(empty.name, "UP")
+
+
+def test_questions_pass_and_orders_do_not(hosts: tuple[Host, Host], balancer: Balancer) -> None:
+    with GrpcModelServer(balancer.target) as server:
+        assert server.signature("digits").version == 1
+        assert states(server) == {(1, VersionState.AVAILABLE)}
+        with pytest.raises(ModelServerError, match="PERMISSION_DENIED: The balancer passes on questions only"):
+            server.reload((), timeout_seconds=10)
+    for host in hosts:
+        with host.client() as server:
+            assert states(server) == {(1, VersionState.AVAILABLE)}
+
+
+def test_an_operator_drains_a_host_and_without_any_host_the_answer_says_so(
+    hosts: tuple[Host, Host], balancer: Balancer
+) -> None:
+    with Load(balancer.target) as load:
+        load.go_on()
+        balancer.ask(f"set server models/{hosts[0].name} state drain")
+        until(lambda: balancer.table()[hosts[0].name]["scur"] == "0")
+        before = balancer.answered()
+        load.go_on()
+        after = balancer.answered()
+    assert load.failures == []
+    assert after[hosts[0].name] == before[hosts[0].name]
+    balancer.ask(f"set server models/{hosts[1].name} state maint")
+    with (
+        GrpcModelServer(balancer.target) as server,
+        pytest.raises(ModelServerUnavailableError, match="No model server is up"),
+    ):
+        server.predict("digits", PIXELS)
+
+
+def test_a_server_that_cannot_prove_its_name_takes_no_part(
+    repository: Path, hosts: tuple[Host, Host], authority: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority.issue("balancer")
+    variables = {
+        "model_balancer_servers": [
+            {"name": "serve1", "address": hosts[0].address},
+            {"name": "elsewhere", "address": hosts[1].address},
+        ],
+        "model_balancer_ca": str(authority.ca_path),
+        "model_balancer_certificate": str(authority.folder / "balancer.both"),
+    }
+    with Balancer(repository, tmp_path_factory.mktemp("haproxy"), variables) as balancer:
+        balancer.wait_for("serve1", "UP")
+        balancer.wait_for("elsewhere", "DOWN")
+        assert "SSL" in balancer.table()["elsewhere"]["last_chk"] + balancer.log
