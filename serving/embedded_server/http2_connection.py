@@ -11,6 +11,7 @@ import ctypes
 import select
 import socket
 import ssl
+import struct
 import time
 
 from serving.embedded_server.http2_session import Http2Error, Http2Limits, Http2Session, Stream
@@ -18,6 +19,7 @@ from serving.embedded_server.http2_session import Http2Error, Http2Limits, Http2
 _BUFFER_BYTES = 512 << 10
 # TLS gives one record (16 KB) at a time.
 _READS_AT_ONCE = 16
+_NO_LINGER = struct.pack("ii", 1, 0)
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -151,6 +153,12 @@ class Http2Connection:
         self.is_open = False
         self.session.close()
         self._socket.close()
+
+    def cut(self) -> None:
+        """Close at once, and have the system forget what it has not sent: for clients that do not get on."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.close()
 
     def _shake_hands(self) -> bool:
         assert self._tls is not None, "only TLS has handshakes here"

@@ -224,16 +224,17 @@ class IoLoop:
                 connection.session.calm_down()
             if self._draining_since is not None:
                 self._drain_connection(connection, now)
-            if self._is_overdue(connection, now):
+            if connection.ending_since is not None and now - connection.ending_since > _LINGER_SECONDS:
                 self._close(connection)
+            elif self._is_overdue(connection, now):
+                self._connections.pop(connection.descriptor, None)
+                connection.cut()
         self._settle_touched()
         self._is_busy = is_busy
         self._next_sweep = now + (_BUSY_SECONDS if is_busy else _IDLE_SECONDS)
 
     def _is_overdue(self, connection: Http2Connection, now: float) -> bool:
         limits = self._limits
-        if connection.ending_since is not None:
-            return now - connection.ending_since > _LINGER_SECONDS
         if connection.stalled_since is not None and now - connection.stalled_since > limits.transfer_seconds:
             return True
         return not connection.is_established and now - connection.opened_at > limits.greeting_seconds

@@ -289,8 +289,8 @@ def test_who_does_not_read_is_cut_off_without_filling_memory(grpc_lab: ModuleTyp
     with lab.served(limits=QUICK) as (echo, _), lab.RawClient(echo.bound) as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.send(wide)
-        client.call(1, b"\0" + struct.pack(">I", len(hundred_megabytes)) + hundred_megabytes, method="Zeros")
         before = _resident_bytes()
+        client.call(1, b"\0" + struct.pack(">I", len(hundred_megabytes)) + hundred_megabytes, method="Zeros")
         with lab.RawClient(echo.bound, greets=False) as silent:
             silent.until_closed()
         with lab.RawClient(echo.bound) as other:
