@@ -1,7 +1,7 @@
-"""A front end under its real server, over a really signed bucket: `python tests/front_end_site.py FOLDER`.
+"""A front end under its real server, over a really signed bucket: `python tests/front_end_site.py FOLDER [METRICS]`.
 
-Prints its address when it takes connections. The model server is in the process and judges by
-colour; everything else is what `liftgate web` runs.
+Prints its address when it takes connections; METRICS is the address of its listener for metrics. The
+model server is in the process and judges by colour; everything else is what `liftgate web` runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,13 @@ def main() -> None:
     folder = Path(sys.argv[1])
     site = PhotoSite(folder).initialise()
     site.promote(site.approved_run("run-001"))
-    settings = WebSettings(port=0, data_dir=folder / "web", outbox_poll_seconds=0.1, max_upload_bytes=8 * 1024 * 1024)
+    settings = WebSettings(
+        port=0,
+        data_dir=folder / "web",
+        outbox_poll_seconds=0.1,
+        max_upload_bytes=8 * 1024 * 1024,
+        metrics_address=sys.argv[2] if len(sys.argv) > 2 else None,
+    )
     serve(
         settings,
         lambda: open_front_end(

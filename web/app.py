@@ -88,6 +88,7 @@ def create_app(
             recorder=recorder,
             clock=clock,
             timeout_seconds=settings.predict_timeout_seconds,
+            canary_places=max(1, settings.threads // 2),
         ),
         receipts=receipts,
         photo_limits=decode_pool.limits,

@@ -6,6 +6,9 @@ comes of it is counted for the version it concerns.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +21,10 @@ from serving.model_server import ModelServer, Prediction, VersionMissingError
 from serving.traffic.recorder import TrafficRecorder
 from serving.traffic.routing import CANARY
 from web.catalog import ModelCard, ModelCatalog
+
+
+class CanaryFullError(ModelServerUnavailableError):
+    """As many people wait for the canary as may wait for it at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +52,8 @@ class VersionAsker:
         recorder: counts what each version answered.
         clock: measures how long the model server takes.
         timeout_seconds: how long it may take.
+        canary_places: how many threads may wait for the canary at once; a canary that hangs must leave
+            threads for the people whom the stable version answers.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class VersionAsker:
         recorder: TrafficRecorder,
         clock: Clock,
         timeout_seconds: float,
+        canary_places: int,
     ) -> None:
         self._model = model
         self._model_server = model_server
@@ -65,6 +75,7 @@ class VersionAsker:
         self._recorder = recorder
         self._clock = clock
         self._timeout_seconds = timeout_seconds
+        self._canary_places = threading.BoundedSemaphore(canary_places)
 
     def ask(self, photo: bytes, *, label: str, expected: ModelCard) -> Answer:
         """Return the answer of the version that the label points at, `expected` unless a release is moving.
@@ -72,6 +83,7 @@ class VersionAsker:
         Raises:
             PhotoError: the photo is refused.
             VersionMissingError: the server has no such label now.
+            CanaryFullError: too many wait for the canary already.
             ModelServerError: it gives no usable answer.
             LiftgateError: it answered with a version that is not signed or cannot be learned now.
         """
@@ -79,7 +91,7 @@ class VersionAsker:
             answer, seconds = self._settled(photo, label=label, card=expected)
         except PhotoError:
             raise
-        except VersionMissingError:
+        except (VersionMissingError, CanaryFullError):
             # For the canary that is a host on its way; without the stable label nobody can be answered.
             count = self._recorder.fell_back if label == CANARY else self._recorder.failed
             count(expected.version)
@@ -115,9 +127,10 @@ class VersionAsker:
     def _predict(self, pixels: NDArray[np.uint8], *, label: str, expected: int) -> tuple[Prediction | None, int]:
         """Return the prediction and its version; no prediction when another version refused these pixels."""
         try:
-            prediction = self._model_server.predict(
-                self._model, pixels[np.newaxis], label=label, timeout_seconds=self._timeout_seconds
-            )
+            with self._place(label):
+                prediction = self._model_server.predict(
+                    self._model, pixels[np.newaxis], label=label, timeout_seconds=self._timeout_seconds
+                )
         except (ModelServerUnavailableError, VersionMissingError):
             raise
         except ModelServerError:
@@ -126,6 +139,19 @@ class VersionAsker:
                 raise
             return None, version
         return prediction, prediction.version
+
+    @contextmanager
+    def _place(self, label: str) -> Iterator[None]:
+        """Hold one of the canary's places while it is asked; nobody waits for one."""
+        if label != CANARY:
+            yield
+            return
+        if not self._canary_places.acquire(blocking=False):
+            raise CanaryFullError(f"The canary of {self._model} is not asked: too many wait for it already.")
+        try:
+            yield
+        finally:
+            self._canary_places.release()
 
 
 def is_usable(card: ModelCard, scores: NDArray[np.float32]) -> bool:

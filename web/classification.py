@@ -21,7 +21,7 @@ from serving.model_server import VersionMissingError
 from serving.photo_limits import PhotoLimits
 from serving.photo_privacy import without_metadata
 from serving.traffic.routing import CANARY, STABLE, TrafficSplit, version_label
-from web.asking import Answer, VersionAsker
+from web.asking import Answer, CanaryFullError, VersionAsker
 from web.catalog import ModelCard, ModelCatalog
 from web.receipts import KeptPhoto, ReceiptStore
 from web.shadowing import Shadowing
@@ -128,8 +128,8 @@ class Classifier:
         try:
             expected = self._catalog.card(version)
             return self._asker.ask(photo, label=CANARY, expected=expected)
-        except VersionMissingError:
-            # Usual while hosts load it one after another, and after they took it back; it was counted.
+        except (VersionMissingError, CanaryFullError):
+            # Usual while hosts load it one after another, after they took it back, and when it hangs; it was counted.
             return None
         except LiftgateError as error:
             if isinstance(error, PhotoError) and expected.contract == stable.contract:

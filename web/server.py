@@ -34,10 +34,10 @@ def serve(settings: WebSettings, app_factory: AppFactory, *, on_ready: Callable[
     Raises:
         SettingsError: the address, or that for metrics, is in use or not this machine's.
     """
-    listener = _listen(settings)
     if settings.metrics_address is not None:
         # The answering process listens there; a mistake in the address should be told before it is started.
         check_metrics_address(settings.metrics_address)
+    listener = _listen(settings)
     log_as_json()
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

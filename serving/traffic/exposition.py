@@ -31,7 +31,7 @@ def exposition(report: TrafficReport) -> str:
         *_counter("errors", "Questions without a usable answer.", [(names, entry.errors) for names, entry in versions]),
         *_counter(
             "canary_fallbacks",
-            "People who got the stable version because the canary was not loaded.",
+            "People who got the stable version because the canary was not loaded or had no place.",
             [(names, entry.fallbacks) for names, entry in versions],
         ),
         *_counter(

@@ -48,8 +48,8 @@ class VersionTraffic(FrozenModel):
             answer the version that the release gave to the label that was asked.
         requests: questions to it, answered or not.
         errors: of those, the ones without a usable answer: refused, late, or scores that are none.
-        fallbacks: people who should have had this version and got the stable one, because the server had
-            no such label at that moment. They are in neither of the above.
+        fallbacks: people who should have had this version and got the stable one without asking, because the
+            server had no such label at that moment or too many waited for it. They are in neither of the above.
         latency_counts: answered questions by how long the model server took, one count for each bound of
             LATENCY_BOUNDS_MS (not cumulative) and one for what is above; their sum is requests - errors.
         latency_sum_ms: the sum of the same times in milliseconds.

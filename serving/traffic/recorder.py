@@ -48,7 +48,7 @@ class TrafficRecorder:
             self._version(version).errors += 1
 
     def fell_back(self, version: int) -> None:
-        """Count a person who should have had a version and got the stable one, as its label was not there."""
+        """Count a person who should have had a version and got the stable one without an error of it."""
         with self._lock:
             self._version(version).fallbacks += 1
 

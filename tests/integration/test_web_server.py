@@ -25,9 +25,10 @@ SITE = Path(__file__).parents[1] / "front_end_site.py"
 
 
 @contextmanager
-def running(folder: Path):
+def running(folder: Path, *more: str):
     """Yield the process and its address."""
-    process = subprocess.Popen([sys.executable, str(SITE), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, str(SITE), str(folder), *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         address = process.stdout.readline().decode().strip()
         assert address.startswith("http://127.0.0.1:"), process.stderr.read().decode()
@@ -160,3 +161,45 @@ def test_an_address_that_is_taken_is_an_error_of_settings(tmp_path):
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"Cannot listen on 127.0.0.1:{port}"):
             serve(WebSettings(port=port), lambda: None)
+
+
+def test_the_counters_are_listened_for_again_after_a_kill_and_begin_at_zero(tmp_path):
+    blue = png(tmp_path / "blue.png", (0, 0, 255))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        metrics = f"127.0.0.1:{probe.getsockname()[1]}"
+    with running(tmp_path / "site", metrics) as (process, address):
+
+        def requests() -> list[int]:
+            _, report = send(f"http://{metrics}", "/traffic")
+            return [entry["requests"] for entry in report["versions"]]
+
+        for path in ("/metrics", "/traffic"):
+            with pytest.raises(urllib.error.HTTPError) as never_public:
+                urllib.request.urlopen(address + path, timeout=30)
+            with never_public.value as answer:
+                assert answer.code == 404
+        for _ in range(3):
+            assert send(address, "/api/v1/classify", blue)[0] == 200
+        assert requests() == [3]
+        (worker,) = children(process.pid)
+        os.kill(worker, signal.SIGKILL)
+        while True:
+            try:
+                found = requests()
+                break
+            except (ConnectionError, urllib.error.URLError):
+                time.sleep(0.1)
+        assert found == []
+        assert send(address, "/api/v1/classify", blue)[0] == 200
+        assert requests() == [1]
+
+
+def test_an_address_for_metrics_that_is_taken_is_an_error_of_settings(tmp_path):
+    from artifact_sync.errors import SettingsError
+    from web.server import serve
+    from web.settings import WebSettings
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"Cannot listen on 127.0.0.1:{port} for metrics"):
+            serve(WebSettings(port=0, metrics_address=f"127.0.0.1:{port}"), lambda: None)

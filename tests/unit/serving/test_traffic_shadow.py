@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -52,6 +53,25 @@ def test_who_offers_never_waits_and_what_is_too_much_is_refused():
     assert sorted(copy for copy, _ in work.done) == ["a", "b", "c", "d", "e"]
     assert {thread for _, thread in work.done} <= {"shadow-0", "shadow-1"}
     assert work.most_active == 2
+
+
+def test_between_many_threads_each_copy_is_worked_on_once_or_refused():
+    done: list[int] = []
+    taken: list[int] = []
+    with CopyQueue(done.append, workers=4, max_waiting=50, max_waiting_bytes=10**9, stop_seconds=60.0) as queue:
+
+        def offer(start: int) -> None:
+            taken.extend(number for number in range(start, start + 2_000) if queue.offer(number, size_bytes=1))
+
+        threads = [threading.Thread(target=offer, args=(2_000 * index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        while len(done) < len(taken):
+            time.sleep(0.001)
+    assert sorted(done) == sorted(taken)
+    assert len(taken) >= 50
 
 
 def test_memory_of_what_waits_is_bounded_and_given_back():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +86,28 @@ def test_a_canary_that_fails_is_counted_and_the_stable_version_answers(front_end
     assert (answer.status_code, answer.get_json()["version"]) == (200, 42)
     assert front_end.server.asked == ["canary", "stable"]
     assert counts(front_end) == {42: (1, 0, 0), 43: (1, 1, 0)}
+
+
+def test_a_canary_that_hangs_leaves_threads_for_everybody_else(front_end, canary, photo):
+    let_go, waiting = threading.Event(), threading.Semaphore(0)
+
+    def on_predict(label):
+        if label == "canary":
+            waiting.release()
+            let_go.wait()
+
+    front_end.server.on_predict = on_predict
+    with ThreadPoolExecutor(16) as threads:
+        # The front end of this test has 16 threads; half of them may wait for the canary.
+        hanging = [threads.submit(classify, front_end, photo) for _ in range(8)]
+        for _ in hanging:
+            waiting.acquire()
+        versions = [classify(front_end, photo, user=user).get_json()["version"] for user in [INSIDE, OUTSIDE] * 3]
+        assert versions == [42] * 6
+        assert counts(front_end) == {42: (6, 0, 0), 43: (0, 0, 3)}
+        let_go.set()
+        assert {answer.result().get_json()["version"] for answer in hanging} == {43}
+    assert classify(front_end, photo).get_json()["version"] == 43
 
 
 @pytest.mark.parametrize("scores", [[0.5, 0.5], [float("nan")] * 4, [0.1, 0.2, float("inf"), 0.3]])
