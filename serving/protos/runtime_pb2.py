@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from serving.protos import tfs_pb2 as serving_dot_protos_dot_tfs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cserving/protos/runtime.proto\x12\x0cliftgate.tfs\x1a\x18serving/protos/tfs.proto\"[\n\rSessionConfig\x12$\n\x1cintra_op_parallelism_threads\x18\x02 \x01(\x05\x12$\n\x1cinter_op_parallelism_threads\x18\x05 \x01(\x05\"A\n\nRunOptions\x12\x15\n\rtimeout_in_ms\x18\x02 \x01(\x03\x12\x1c\n\x14inter_op_thread_pool\x18\x03 \x01(\x05\"#\n\x08SaverDef\x12\x17\n\x0frestore_op_name\x18\x03 \x01(\t\"\xc9\x01\n\tMetaGraph\x12)\n\tsaver_def\x18\x03 \x01(\x0b\x32\x16.liftgate.tfs.SaverDef\x12@\n\rsignature_def\x18\x05 \x03(\x0b\x32).liftgate.tfs.MetaGraph.SignatureDefEntry\x1aO\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.liftgate.tfs.SignatureDef:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cserving/protos/runtime.proto\x12\x0cliftgate.tfs\x1a\x18serving/protos/tfs.proto\"[\n\rSessionConfig\x12$\n\x1cintra_op_parallelism_threads\x18\x02 \x01(\x05\x12$\n\x1cinter_op_parallelism_threads\x18\x05 \x01(\x05\"V\n\nRunOptions\x12\x13\n\x0btrace_level\x18\x01 \x01(\x05\x12\x15\n\rtimeout_in_ms\x18\x02 \x01(\x03\x12\x1c\n\x14inter_op_thread_pool\x18\x03 \x01(\x05\":\n\x0bRunMetadata\x12+\n\nstep_stats\x18\x01 \x01(\x0b\x32\x17.liftgate.tfs.StepStats\"=\n\tStepStats\x12\x30\n\tdev_stats\x18\x01 \x03(\x0b\x32\x1d.liftgate.tfs.DeviceStepStats\"B\n\x0f\x44\x65viceStepStats\x12/\n\nnode_stats\x18\x02 \x03(\x0b\x32\x1b.liftgate.tfs.NodeExecStats\"B\n\rNodeExecStats\x12\x31\n\x06memory\x18\x06 \x03(\x0b\x32!.liftgate.tfs.AllocatorMemoryUsed\"*\n\x13\x41llocatorMemoryUsed\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\"#\n\x08SaverDef\x12\x17\n\x0frestore_op_name\x18\x03 \x01(\t\"\xc9\x01\n\tMetaGraph\x12)\n\tsaver_def\x18\x03 \x01(\x0b\x32\x16.liftgate.tfs.SaverDef\x12@\n\rsignature_def\x18\x05 \x03(\x0b\x32).liftgate.tfs.MetaGraph.SignatureDefEntry\x1aO\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.liftgate.tfs.SignatureDef:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,11 +37,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONCONFIG']._serialized_start=72
   _globals['_SESSIONCONFIG']._serialized_end=163
   _globals['_RUNOPTIONS']._serialized_start=165
-  _globals['_RUNOPTIONS']._serialized_end=230
-  _globals['_SAVERDEF']._serialized_start=232
-  _globals['_SAVERDEF']._serialized_end=267
-  _globals['_METAGRAPH']._serialized_start=270
-  _globals['_METAGRAPH']._serialized_end=471
-  _globals['_METAGRAPH_SIGNATUREDEFENTRY']._serialized_start=392
-  _globals['_METAGRAPH_SIGNATUREDEFENTRY']._serialized_end=471
+  _globals['_RUNOPTIONS']._serialized_end=251
+  _globals['_RUNMETADATA']._serialized_start=253
+  _globals['_RUNMETADATA']._serialized_end=311
+  _globals['_STEPSTATS']._serialized_start=313
+  _globals['_STEPSTATS']._serialized_end=374
+  _globals['_DEVICESTEPSTATS']._serialized_start=376
+  _globals['_DEVICESTEPSTATS']._serialized_end=442
+  _globals['_NODEEXECSTATS']._serialized_start=444
+  _globals['_NODEEXECSTATS']._serialized_end=510
+  _globals['_ALLOCATORMEMORYUSED']._serialized_start=512
+  _globals['_ALLOCATORMEMORYUSED']._serialized_end=554
+  _globals['_SAVERDEF']._serialized_start=556
+  _globals['_SAVERDEF']._serialized_end=591
+  _globals['_METAGRAPH']._serialized_start=594
+  _globals['_METAGRAPH']._serialized_end=795
+  _globals['_METAGRAPH_SIGNATUREDEFENTRY']._serialized_start=716
+  _globals['_METAGRAPH_SIGNATUREDEFENTRY']._serialized_end=795
 # @@protoc_insertion_point(module_scope)
