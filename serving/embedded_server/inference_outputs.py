@@ -6,6 +6,7 @@ the rules and the wording of the refusals are TensorFlow Serving's.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,17 +80,19 @@ def fill_classifications(
         raise invalid_argument(
             f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
-    labels = None if classes is None else [[_label(name) for name in row] for row in classes]
+    labels = None if classes is None else _labels(classes)
     values = None if scores is None else scores.tolist()
     for index in range(outputs.count):
-        row = result.classifications.add().classes
+        add = result.classifications.add().classes.add
         if labels is None and values is not None:
-            row.extend(tfs_pb2.Class(score=score) for score in values[index])
+            for score in values[index]:
+                add(score=score)
         elif labels is not None and values is None:
-            row.extend(tfs_pb2.Class(label=label) for label in labels[index])
+            for label in labels[index]:
+                add(label=label)
         elif labels is not None and values is not None:
-            pairs = zip(labels[index], values[index], strict=True)
-            row.extend(tfs_pb2.Class(label=label, score=score) for label, score in pairs)
+            for label, score in zip(labels[index], values[index], strict=True):
+                add(label=label, score=score)
 
 
 def fill_regressions(
@@ -141,14 +144,17 @@ def _class_matrix(
     return array
 
 
-def _label(name: bytes) -> str:
+def _labels(classes: npt.NDArray[Any]) -> list[list[str]]:
+    rows = classes.tolist()
     try:
-        return name.decode()
-    except UnicodeDecodeError:
+        # Most rows have the same names.
+        texts = {name: name.decode() for name in set(itertools.chain.from_iterable(rows))}
+    except UnicodeDecodeError as error:
         # A message's string has to be UTF-8: the real server sends what no client can read.
         raise invalid_argument(
-            f"Expected classes Tensor of UTF-8 text. Got: {name[:64]!r}; use Predict, which answers with bytes"
+            f"Expected classes Tensor of UTF-8 text. Got: {error.object[:64]!r}; use Predict, which answers with bytes"
         ) from None
+    return [[texts[name] for name in row] for row in rows]
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
