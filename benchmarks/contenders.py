@@ -51,7 +51,7 @@ class Running:
 
     def memory_mebibytes(self) -> float:
         """Return the proportional share of memory of the process and its descendants."""
-        return sum(_pss_kibibytes(pid) for pid in _family(self.pid)) / 1024
+        return sum(pss_kibibytes(pid) for pid in family(self.pid)) / 1024
 
 
 def contenders(names: Sequence[str]) -> list[Contender]:
@@ -117,11 +117,11 @@ def _wait_for_answer(process: subprocess.Popen[bytes], request: Request, log: Pa
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    family = _family(process.pid)
+    processes = family(process.pid)
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    for pid in family:
+    for pid in processes:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -129,7 +129,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """Return a process and its descendants."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -145,7 +146,8 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _pss_kibibytes(pid: int) -> int:
+def pss_kibibytes(pid: int) -> int:
+    """Return the proportional share of memory of a process: what it shares counts by how many share it."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

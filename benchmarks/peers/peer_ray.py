@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import arguments
 import numpy as np
@@ -21,7 +22,7 @@ def main() -> None:
     import ray
     from ray import serve
 
-    model_path, here = parsed.model, os.path.dirname(os.path.abspath(__file__))
+    model_path, here = parsed.model, str(Path(__file__).resolve().parent)
 
     @serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})
     class Classifier:
