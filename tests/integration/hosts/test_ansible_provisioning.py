@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import socket
@@ -17,6 +18,26 @@ from typing import Any
 import pytest
 
 STATUS_OF = "python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).status)'"
+PYTHON = "/opt/liftgate/venv/bin/python"
+# Asks as the front end's user does, and says the version or the last words of the refusal.
+PREDICT = f"""runuser -u liftgate -- {PYTHON} -c '
+import numpy
+from serving.model_server import GrpcModelServer
+from artifact_sync.errors import ModelServerError
+try:
+    with GrpcModelServer("unix:/run/liftgate-balancer/grpc.sock") as server:
+        print(server.predict("{{model}}", numpy.zeros((1, 8, 8, 1), numpy.uint8)).version)
+except ModelServerError as error:
+    print("No model server is up" if "No model server is up" in str(error) else error)
+'"""
+# What an agent would have written.
+START = f"""runuser -u liftgate -- {PYTHON} -c '
+from pathlib import Path
+from serving.model_server import ModelConfig, model_config_text
+models = Path("/var/lib/liftgate/models")
+config = ModelConfig("{{model}}", str(models / "{{model}}"), (7,))
+(models / "models.config").write_text(model_config_text([config]))
+'"""
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -98,6 +119,71 @@ def test_a_serving_host_with_its_front_end_is_made_from_nothing(
     assert serving_machine.run(sandbox).stdout == "liftgate yes yes\n"
 
 
+def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
+    serving_machine: Any, signed_site: Any, play: Play, repository: Path, tmp_path: Path
+) -> None:
+    """gRPC on a port behind mutual TLS, and HAProxy in front of it, on one machine."""
+    if shutil.which("haproxy", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("the balancer's machine needs haproxy (Debian: haproxy)")
+    (tmp_path / "tls").mkdir()
+    authority = load(repository / "tests" / "tls_authority.py").TestAuthority(tmp_path / "tls")
+    authority.issue("serve1", hosts=("serve1",))
+    authority.issue("balancer")
+    serving_machine.copy(tmp_path / "tls", "/etc/ssl/site")
+    export = load(repository / "tests" / "tiny_models.py").tiny_model(tmp_path / "export", classes=3, favourite_class=2)
+    serving_machine.copy(export, "/srv/export")
+    root = tmp_path / "1.root.json"
+    root.write_bytes(signed_site.root_bytes)
+    port = free_port()
+    variables = {
+        "python_environment_is_managed": False,
+        "liftgate_host_model": signed_site.model,
+        "liftgate_host_store_url": "dir:/srv/bucket",
+        "liftgate_host_root_metadata": str(root),
+        "liftgate_host_min_free_gb": 0.1,
+        "serving_host_model_server": "embedded",
+        "serving_host_memory_max": "4G",
+        "serving_host_batching": {"max_batch_size": 16, "allowed_batch_sizes": [4, 16]},
+        "serving_host_port": port,
+        "serving_host_tls_ca": "/etc/ssl/site/authority.pem",
+        "serving_host_tls_certificate": "/etc/ssl/site/serve1.pem",
+        "serving_host_tls_key": "/etc/ssl/site/serve1.key",
+        "model_balancer_packages": [],
+        "model_balancer_servers": [{"name": "serve1", "address": f"127.0.0.1:{port}"}],
+        "model_balancer_ca": "/etc/ssl/site/authority.pem",
+        "model_balancer_certificate": "/etc/ssl/site/balancer.both",
+    }
+
+    def run(*, check: bool = False) -> int:
+        site = ("serving_host.yml", "model_balancer.yml")
+        return changed(play(*site, machine=serving_machine, variables=variables, check=check))
+
+    assert run(check=True) > 0
+    assert serving_machine.run("ls /etc/liftgate-balancer /etc/systemd/system/liftgate-balancer.service").stdout == ""
+    assert run() > 0
+    for unit in ("liftgate-model-server", "liftgate-balancer"):
+        eventually(serving_machine, f"systemctl is-active {unit}", "active\n")
+    assert run() == 0
+
+    keys = "stat -c %U:%G:%a /etc/ssl/site/serve1.key /etc/ssl/site/balancer.both /run/liftgate/ssl.config | xargs"
+    assert serving_machine.run(keys).stdout == "root:liftgate:640 root:haproxy:640 liftgate:liftgate:600\n"
+    limits = "systemctl show -P MemoryMax -P OOMScoreAdjust liftgate-model-server | xargs"
+    assert serving_machine.run(limits).stdout == f"{4 * 2**30} -200\n"
+    ask = PREDICT.format(model=signed_site.model)
+    eventually(serving_machine, ask, "No model server is up\n")
+
+    models = f"/var/lib/liftgate/models/{signed_site.model}"
+    copy = f"install -d {models} && cp -r /srv/export {models}/7 && chown -R liftgate: {models}"
+    start = START.format(model=signed_site.model)
+    placed = serving_machine.run(f"{copy} && {start} && systemctl restart liftgate-model-server")
+    assert placed.returncode == 0, placed.stderr
+    eventually(serving_machine, ask, "7\n")
+    # A reload hands the socket over; a killed balancer is back at once.
+    assert serving_machine.run(f"systemctl reload liftgate-balancer && {ask}").stdout == "7\n"
+    serving_machine.run("systemctl kill --signal=KILL --kill-whom=all liftgate-balancer")
+    eventually(serving_machine, ask, "7\n")
+
+
 def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
     systemd_machine: Any, play: Play, tmp_path: Path
 ) -> None:
@@ -148,6 +234,15 @@ def test_a_host_without_a_driver_or_room_is_refused_with_both(systemd_machine: A
     assert played.returncode == 2
     assert "make room or mount a larger disk" in played.stdout
     assert "install the NVIDIA driver" in played.stdout
+
+
+def load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"provisioning_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_wheel(folder: Path, name: str, version: str) -> None:
