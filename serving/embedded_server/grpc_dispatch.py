@@ -85,6 +85,7 @@ class GrpcDispatcher:
             max_streams=self._limits.max_streams,
             max_header_bytes=self._limits.max_header_bytes,
             max_body_bytes=self._limits.longest_message_bytes + grpc_framing.PREFIX_BYTES,
+            prefix_bytes=grpc_framing.PREFIX_BYTES,
             paths_heard_whole={path for path, method in self._methods.items() if isinstance(method, Method)},
         )
 

@@ -49,9 +49,9 @@ def first_message(body: Sequence[bytes], *, max_bytes: int) -> tuple[bool, bytes
     end = PREFIX_BYTES + length
     if size < end:
         return None
-    # The common cases, without a copy more than it takes: one piece, or pieces of one message.
-    if len(body) > 1 and size == end and len(body[0]) >= PREFIX_BYTES:
-        return bool(flag), b"".join((body[0][PREFIX_BYTES:], *body[1:])), b""
+    if size == end and len(body[0]) == PREFIX_BYTES:
+        # The way in which bodies come: the prefix cut off already. A large message is not copied once more.
+        return bool(flag), body[1] if len(body) == 2 else b"".join(body[1:]), b""
     whole = body[0] if len(body) == 1 else b"".join(body)
     return bool(flag), whole[PREFIX_BYTES:end], whole[end:]
 

@@ -43,12 +43,14 @@ class Http2Limits:
         max_streams: requests at once.
         max_header_bytes: names and values of one request's headers, uncompressed.
         max_body_bytes: what of a request's body is kept; one that is longer shows by its `received_bytes`.
+        prefix_bytes: where to cut the first chunk of a body, so that what follows need not be copied again.
         paths_heard_whole: requests to these paths are news only when they are complete.
     """
 
     max_streams: int
     max_header_bytes: int
     max_body_bytes: int
+    prefix_bytes: int
     paths_heard_whole: Container[bytes]
 
 
@@ -274,14 +276,20 @@ class Http2Session:
     @staticmethod
     def _on_data(_: int, flags: int, stream_id: int, data: int, size: int, self: Http2Session) -> int:
         stream = self.streams.get(stream_id)
-        if stream is not None:
-            stream.received_bytes += size
-            if stream.received_bytes <= self._limits.max_body_bytes:
-                stream.chunks.append(_string_at(data, size))
-            elif stream.received_bytes - size <= self._limits.max_body_bytes:
+        if stream is None:
+            return 0
+        before, limits = stream.received_bytes, self._limits
+        stream.received_bytes = before + size
+        if stream.received_bytes > limits.max_body_bytes:
+            if before <= limits.max_body_bytes:
                 # The chunk that goes too far is news at once, the ones after it are not.
                 stream.chunks.clear()
                 self._news.append(stream)
+        elif before or size <= limits.prefix_bytes:
+            stream.chunks.append(_string_at(data, size))
+        else:
+            prefix = limits.prefix_bytes
+            stream.chunks = [_string_at(data, prefix), _string_at(data + prefix, size - prefix)]
         return 0
 
     @staticmethod
