@@ -100,7 +100,7 @@ class TestRefusals:
     def test_examples_are_needed(self, standing: Any, verb: str) -> None:
         answer = standing.rest_refused(f"/v1/models/features:{verb}", {"signature_name": "size"})
         assert answer.code == 400
-        assert answer.error == "When method is classify, key 'examples' is expected and was not found"
+        assert "When method is classify, key 'examples' is expected and was not found" in answer.error
 
     @pytest.mark.parametrize("verb", ["classify", "regress"])
     @pytest.mark.parametrize(

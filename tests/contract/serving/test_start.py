@@ -80,7 +80,7 @@ class TestRefusedStarts:
         ],
     )
     def test_a_model_that_is_refused(self, command: Any, zoo: Path, change: dict[str, str], message: str) -> None:
-        entry = server_lab.model_config("plus", **{"base_path": zoo / "plus", **change})
+        entry = server_lab.model_config("plus", **(dict[str, Any](base_path=zoo / "plus") | change))
         flags = ("--model_config_file={directory}/models",)
         ended = server_lab.run_to_the_end(command, *flags, files={"models": server_lab.config_text(entry)})
         assert ended.exit_code == 255
