@@ -142,7 +142,6 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
         "liftgate_host_root_metadata": str(root),
         "liftgate_host_min_free_gb": 0.1,
         "serving_host_model_server": "embedded",
-        "serving_host_memory_max": "4G",
         "serving_host_batching": {"max_batch_size": 16, "allowed_batch_sizes": [4, 16]},
         "serving_host_port": port,
         "serving_host_tls_ca": "/etc/ssl/site/authority.pem",
@@ -158,6 +157,21 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
         site = ("serving_host.yml", "model_balancer.yml")
         return changed(play(*site, machine=serving_machine, variables=variables, check=check))
 
+    unsafe = {
+        "serving_host_tls_ca": "",
+        "serving_host_model_server": "container",
+        "serving_host_version": "2.15.0",
+        "serving_host_load_threads": 0,
+    }
+    refused = play("serving_host.yml", machine=serving_machine, variables={**variables, **unsafe}, check=True)
+    assert refused.returncode == 2
+    for reason in (
+        "must be at least 1",
+        "2.15.0 is older than 2.16",
+        "must all be set",
+        "open to whoever wants to load",
+    ):
+        assert reason in refused.stdout
     assert run(check=True) > 0
     assert serving_machine.run("ls /etc/liftgate-balancer /etc/systemd/system/liftgate-balancer.service").stdout == ""
     assert run() > 0
@@ -167,8 +181,8 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
 
     keys = "stat -c %U:%G:%a /etc/ssl/site/serve1.key /etc/ssl/site/balancer.both /run/liftgate/ssl.config | xargs"
     assert serving_machine.run(keys).stdout == "root:liftgate:640 root:haproxy:640 liftgate:liftgate:600\n"
-    limits = "systemctl show -P MemoryMax -P OOMScoreAdjust liftgate-model-server | xargs"
-    assert serving_machine.run(limits).stdout == f"{4 * 2**30} -200\n"
+    ranks = "systemctl show -P OOMScoreAdjust liftgate-model-server liftgate-agent liftgate-balancer | xargs"
+    assert serving_machine.run(ranks).stdout == "-200 -500 -500\n"
     ask = PREDICT.format(model=signed_site.model)
     eventually(serving_machine, ask, "No model server is up\n")
 
