@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 from google.protobuf import text_format
 
+from serving.embedded_server.allocator import keep_freed_memory
 from serving.embedded_server.catalogue import Catalogue
 from serving.embedded_server.discovery import ServedModel
 from serving.embedded_server.flags import Flags
@@ -91,6 +92,7 @@ class Server:
         Raises:
             StatusError: the configuration is refused, or a port cannot be opened.
         """
+        keep_freed_memory()
         self._loader.start()
         self._load_first_models()
         transport, targets = self._open_grpc()
