@@ -54,6 +54,11 @@ ORIGINALS = {
     "SignatureDef": (CORE + "protobuf.meta_graph_pb2", "SignatureDef"),
     "SessionConfig": (CORE + "protobuf.config_pb2", "ConfigProto"),
     "RunOptions": (CORE + "protobuf.config_pb2", "RunOptions"),
+    "RunMetadata": (CORE + "protobuf.config_pb2", "RunMetadata"),
+    **{
+        name: (CORE + "framework.step_stats_pb2", name)
+        for name in ("StepStats", "DeviceStepStats", "NodeExecStats", "AllocatorMemoryUsed")
+    },
     "SaverDef": (CORE + "protobuf.saver_pb2", "SaverDef"),
     "MetaGraph": (CORE + "protobuf.meta_graph_pb2", "MetaGraphDef"),
     **{
@@ -123,9 +128,9 @@ def original(module: str, path: str) -> Any:
 
 
 def shape_of(field: Any) -> tuple[Any, ...]:
-    # On the wire an embedded message and its bytes are one kind.
-    kind = field.TYPE_BYTES if field.type == field.TYPE_MESSAGE else field.type
-    return field.number, kind, field.is_repeated
+    # On the wire an embedded message and its bytes are one kind, and so are an enumeration and its number.
+    same = {field.TYPE_MESSAGE: field.TYPE_BYTES, field.TYPE_ENUM: field.TYPE_INT32}
+    return field.number, same.get(field.type, field.type), field.is_repeated
 
 
 def test_every_message_is_compared() -> None:
