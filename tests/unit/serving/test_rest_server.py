@@ -540,8 +540,7 @@ class TestEnd:
             stopping = threading.Thread(target=lab.server.stop, kwargs={"drain_seconds": 20})
             stopping.start()
             assert idle.is_closed()
-            with pytest.raises(ConnectionRefusedError):
-                lab.connect()
+            until(lambda: is_refused(lab))
             lab.model.may_answer.set()
             reply = busy.reply()
             assert (reply.json, reply.headers["connection"]) == ({"predictions": [2.0]}, "close")
@@ -565,6 +564,14 @@ class TestEnd:
         with pytest.raises(StatusError, match=f"Cannot listen on 127.0.0.1:{port}") as caught:
             RestServer(lab.catalogue, metrics=Metrics(), host="127.0.0.1", port=port, settings=RestSettings())
         assert caught.value.code is Code.UNAVAILABLE
+
+
+def is_refused(lab: Lab) -> bool:
+    try:
+        with lab.connect():
+            return False
+    except ConnectionError:
+        return True
 
 
 def until(condition: Callable[[], bool]) -> None:
