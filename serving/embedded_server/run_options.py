@@ -19,6 +19,7 @@ from serving.embedded_server.tensorflow_library import TensorFlowLibrary
 from serving.protos import runtime_pb2
 
 _CALLERS_THREAD = -1
+_FULL_TRACE = 3
 _SAFETY_FACTOR = 20.0
 _FORGETTING = 0.9
 
@@ -51,12 +52,17 @@ class RunOptions:
 
     def __init__(self, library: TensorFlowLibrary, *, is_in_callers_thread: bool) -> None:
         self._library = library
-        self._usual = _new_options(library, inter_op_thread_pool=_CALLERS_THREAD) if is_in_callers_thread else None
+        self._thread_pool = _CALLERS_THREAD if is_in_callers_thread else 0
+        self._usual = self._new(0, self._thread_pool, 0)
 
     @contextlib.contextmanager
-    def limited(self, timeout_seconds: float) -> Iterator[Any]:
-        """Return options for a run that TensorFlow ends when the time is over."""
-        options = _new_options(self._library, timeout_in_ms=max(1, int(timeout_seconds * 1000)))
+    def special(self, *, timeout_seconds: float | None, is_traced: bool) -> Iterator[Any]:
+        """Return options for a run that TensorFlow ends when the time is over, or that it measures."""
+        trace_level = _FULL_TRACE if is_traced else 0
+        if timeout_seconds is None:
+            options = self._new(trace_level, self._thread_pool, 0)
+        else:
+            options = self._new(trace_level, 0, max(1, int(timeout_seconds * 1000)))
         try:
             yield options
         finally:
@@ -64,16 +70,15 @@ class RunOptions:
 
     @property
     def usual(self) -> Any:
-        """Options without a time limit, to be given back by `close` alone."""
+        """Options of a run without a time limit; `close` gives them back."""
         return self._usual
 
     def close(self) -> None:
         """Give the options back."""
-        if self._usual is not None:
-            self._library.delete_buffer(self._usual)
-            self._usual = None
+        self._library.delete_buffer(self._usual)
 
-
-def _new_options(library: TensorFlowLibrary, **fields: int) -> Any:
-    content = runtime_pb2.RunOptions(**fields).SerializeToString()
-    return library.new_buffer_from_string(content, len(content))
+    def _new(self, trace_level: int, thread_pool: int, timeout_milliseconds: int) -> Any:
+        content = runtime_pb2.RunOptions(
+            trace_level=trace_level, inter_op_thread_pool=thread_pool, timeout_in_ms=timeout_milliseconds
+        ).SerializeToString()
+        return self._library.new_buffer_from_string(content, len(content))

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from serving.embedded_server.run_memory import RunMemory
 from serving.embedded_server.run_options import RunTimes
 from serving.embedded_server.tensorflow_library import Output, Pointer, TensorFlowLibrary
 
 
 class RunPlan:
-    """Which tensors of a graph are fed and fetched, looked up once, and how long that has taken so far."""
+    """Which tensors of a graph are fed and fetched, looked up once, and how much that has taken so far."""
 
     def __init__(self, feeds: Sequence[Output], fetches: Sequence[Output]) -> None:
         self.input_count, self.output_count = len(feeds), len(fetches)
@@ -23,6 +24,7 @@ class RunPlan:
         self.input_values = Pointer * len(feeds)
         self.output_values = Pointer * len(fetches)
         self.times = RunTimes()
+        self.memory = RunMemory()
 
 
 class ThreadStatuses(threading.local):

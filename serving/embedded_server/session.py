@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from serving.embedded_server.graph_runs import GraphRuns
 from serving.embedded_server.host_tensor import HostTensor, from_array, to_array
-from serving.embedded_server.native_tensors import delete_input, new_tensor, read_tensor
-from serving.embedded_server.run_options import RunOptions
-from serving.embedded_server.run_plan import RunPlan, ThreadStatuses
+from serving.embedded_server.run_plan import RunPlan
 from serving.embedded_server.status import Code, StatusError, failed_precondition, not_found
 from serving.embedded_server.tensorflow_library import Output, TensorFlowLibrary, tensorflow_library
 from serving.protos import runtime_pb2, tfs_pb2
@@ -42,8 +40,7 @@ class Session:
         self._library = library
         self._graph = graph
         self._session = session
-        self._options = RunOptions(library, is_in_callers_thread=is_in_callers_thread)
-        self._statuses = ThreadStatuses(library)
+        self._runs = GraphRuns(library, session, is_in_callers_thread=is_in_callers_thread)
         parsed = runtime_pb2.MetaGraph.FromString(meta_graph)
         self._restores_variables = bool(parsed.saver_def.restore_op_name)
         # A copy: the graph itself, with its constants, would stay in memory as unknown fields.
@@ -94,34 +91,7 @@ class Session:
         Raises:
             StatusError: TensorFlow's own code and message.
         """
-        library = self._library
-        values = plan.input_values()
-        results = plan.output_values()
-        try:
-            for index, parts in enumerate(feeds):
-                values[index] = new_tensor(library, parts)
-            status = self._run(plan, values, results, _rows(feeds), timeout_seconds)
-            library.check(status)
-            return [read_tensor(library, tensor) for tensor in results]
-        finally:
-            for tensor in values:
-                if tensor:
-                    delete_input(library, tensor)
-            for tensor in results:
-                if tensor:
-                    library.delete_tensor(tensor)
-
-    def _run(self, plan: RunPlan, values: Any, results: Any, rows: int, timeout_seconds: float | None) -> Any:
-        began = time.perf_counter()
-        status = self._statuses.own()
-        arguments = (plan.inputs, values, plan.input_count, plan.outputs, results, plan.output_count)
-        if timeout_seconds is None or not plan.times.may_reach(timeout_seconds, rows=rows):
-            self._library.session_run(self._session, self._options.usual, *arguments, None, 0, None, status)
-        else:
-            with self._options.limited(timeout_seconds) as options:
-                self._library.session_run(self._session, options, *arguments, None, 0, None, status)
-        plan.times.add(time.perf_counter() - began, rows=rows)
-        return status
+        return self._runs.execute(plan, feeds, timeout_seconds=timeout_seconds)
 
     def run(
         self, feeds: Mapping[str, npt.NDArray[Any]], fetches: Sequence[str], *, timeout_seconds: float | None
@@ -141,7 +111,7 @@ class Session:
             self._library.close_session(self._session, status)
             self._library.delete_session(self._session, status)
         self._library.delete_graph(self._graph)
-        self._options.close()
+        self._runs.close()
         self._plans.clear()
         with contextlib.suppress(OSError, AttributeError):
             # Only glibc has it; without it the allocator keeps what a model has used.
@@ -248,7 +218,3 @@ def _status(library: TensorFlowLibrary) -> Iterator[Any]:
         yield status
     finally:
         library.delete_status(status)
-
-
-def _rows(feeds: Sequence[Sequence[HostTensor]]) -> int:
-    return sum([part.shape[0] for part in feeds[0] if part.shape]) if feeds else 1
