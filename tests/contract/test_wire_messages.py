@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from serving.protos import runtime_pb2, tfs_pb2
+from serving.protos import health_pb2, runtime_pb2, tfs_pb2
 
 APIS, CORE = "tensorflow_serving.apis.", "tensorflow.core."
 CONFIG = "tensorflow_serving.config."
+OWN = (tfs_pb2, runtime_pb2, health_pb2)
 ORIGINALS = {
     "Tensor": (CORE + "framework.tensor_pb2", "TensorProto"),
     "TensorShape": (CORE + "framework.tensor_shape_pb2", "TensorShapeProto"),
@@ -59,6 +60,7 @@ ORIGINALS = {
         name: (CORE + "framework.step_stats_pb2", name)
         for name in ("StepStats", "DeviceStepStats", "NodeExecStats", "AllocatorMemoryUsed")
     },
+    **{name: ("grpc_health.v1.health_pb2", name) for name in ("HealthCheckRequest", "HealthCheckResponse")},
     "SaverDef": (CORE + "protobuf.saver_pb2", "SaverDef"),
     "MetaGraph": (CORE + "protobuf.meta_graph_pb2", "MetaGraphDef"),
     **{
@@ -103,6 +105,7 @@ ENUMS = {
     "Code": (CORE + "protobuf.error_codes_pb2", "Code"),
     "ModelType": (CONFIG + "model_server_config_pb2", "ModelType"),
     "ModelVersionStatus.State": (APIS + "get_model_status_pb2", "ModelVersionStatus.State"),
+    "HealthCheckResponse.ServingStatus": ("grpc_health.v1.health_pb2", "HealthCheckResponse.ServingStatus"),
 }
 
 
@@ -115,7 +118,7 @@ def own_messages() -> dict[str, Any]:
                 found[prefix + descriptor.name] = descriptor
                 add(f"{prefix}{descriptor.name}.", descriptor.nested_types)
 
-    for module in (tfs_pb2, runtime_pb2):
+    for module in OWN:
         add("", module.DESCRIPTOR.message_types_by_name.values())
     return found
 
@@ -162,7 +165,8 @@ def test_of_a_choice_only_one_is_set_as_in_the_originals() -> None:
 
 @pytest.mark.parametrize("name", ENUMS)
 def test_enumerations_have_the_originals_numbers(name: str) -> None:
-    owner: Any = tfs_pb2
+    outer, _, _ = name.partition(".")
+    owner: Any = next(module for module in OWN if hasattr(module, outer))
     for part in name.split("."):
         owner = getattr(owner, part)
     theirs = original(*ENUMS[name]).values_by_name
