@@ -28,6 +28,7 @@ data: setup ## Fetch the labelled pictures of the demo once (about 140 MB)
 
 .PHONY: demo
 demo: data ## Run the whole story from nothing (STORE=s3: against a real S3 server; KEEP=1: leave the web page running)
+	@scripts/debian-packages libnghttp2-14
 	@$(BIN)/liftgate demo --store $(STORE) $(if $(KEEP),--keep)
 
 .PHONY: test
@@ -39,8 +40,17 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
 .PHONY: soak
-soak: setup ## Race promoters and rollbacks for long (ROUNDS=1000)
+soak: setup ## Race promoters and rollbacks for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
 	@$(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
+	@scripts/debian-packages nghttp2-client
+	@$(BIN)/python benchmarks/reloads.py
+
+.PHONY: bench
+bench: setup ## Measure the model server beside its limit and its peers (installs the peers, about 2 GB; an hour)
+	@scripts/debian-packages nghttp2-client
+	@benchmarks/peers/install
+	@$(BIN)/python benchmarks/serving.py
+	@$(BIN)/python benchmarks/sharing.py
 
 .PHONY: lint
 lint: setup ## Style, types, import contracts, playbooks
