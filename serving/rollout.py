@@ -163,7 +163,8 @@ def _mend_last_good(s: Situation, target: Target) -> Step | None:
 
 
 def _remove(s: Situation, target: Target) -> Step | None:
-    if s.server is None:
+    # While the bucket is away it is not known what the newest release needs.
+    if s.server is None or not s.is_bucket_reachable:
         return None
     state = s.state
     needed = set(target.versions | s.live | s.baking) | set(s.labels.values()) | set(state.offered)
