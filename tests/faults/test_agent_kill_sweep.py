@@ -25,6 +25,8 @@ import threading
 from pathlib import Path
 
 MOST_PLACES = 5_000
+# Version 3 is served and must go back to 2.
+RETURNS = frozenset({"returned", "asked"})
 
 
 # What follows up to the tests runs in the program.
@@ -53,14 +55,22 @@ class World:
     def __init__(self, root: Path, scenario: str) -> None:
         import agent_lab
 
-        self.lab = agent_lab.Lab(root / "now", settings={"bake_seconds": 0, "load_timeout_seconds": 3})
+        settings = {"bake_seconds": 0, "load_timeout_seconds": 3, "when_memory_is_short": "swap", "latency_pairs": 2}
+        if scenario in RETURNS:
+            settings["bake_seconds"] = 600
+        self.lab = agent_lab.Lab(root / "now", settings=settings)
         self.lab.initialise()
         self.scenario = scenario
+        self.may_be_empty = scenario in {"swap", "swap-broken"}
         for version in (1, 2):
             self.lab.publish(version)
             self.lab.agent().tick()
         self.release = self.lab.publish(3).number
-        if scenario == "broken":
+        if scenario in RETURNS:
+            self.serve_three()
+        if self.may_be_empty:
+            self.lab.limit_versions, self.lab.server.may_be_empty = 1.6, True
+        if scenario in {"broken", "swap-broken"}:
             self.lab.server.broken[3] = "it does not load"
         if scenario == "damaged":
             (self.lab.model_dir / "2" / agent_lab.GRAPH).write_bytes(b"tampered")
@@ -73,6 +83,21 @@ class World:
         for path, saved in zip(self.written, self.copies, strict=True):
             shutil.copytree(path, saved)
         self.server = copy.deepcopy(self.lab.server)
+
+    def serve_three(self) -> None:
+        """Have version 3 served and wanted away: by what users' requests say, or by a person."""
+        import agent_lab
+
+        before = (1, 0, 0), (2, 5000, 5)
+        self.lab.traffic.reports = (agent_lab.traffic_report(*before),)
+        agent = self.lab.agent()
+        agent.tick()
+        assert self.lab.server.labels == {"stable": 3}
+        assert not agent.must_return()
+        if self.scenario == "returned":
+            self.lab.traffic.reports = (agent_lab.traffic_report(*before, (3, 500, 400)),)
+        else:
+            agent.request_return(reason="users complain")
 
     def reset(self) -> None:
         for path, saved in zip(self.written, self.copies, strict=True):
@@ -129,6 +154,8 @@ class World:
         if self.scenario == "fallback":
             assert lab.server.labels.get("stable") in {None, 1}, "the server came up without any version"
             restarted.broken.clear()
+        elif self.may_be_empty:
+            assert lab.server.labels.get("stable") in {None, 2, 3}, "neither of both nor in between"
         else:
             assert lab.server.labels["stable"] in {2, 3}, "neither the old nor the new version is served"
         restarted.restart(lab.settings.config_path)
@@ -137,7 +164,7 @@ class World:
             assert restarted.labels.get("stable") in {1, 2, 3}
         else:
             assert restarted.faults == [], restarted.faults
-            assert restarted.labels["stable"] in {1, 2, 3}
+            assert restarted.labels["stable"] in ({2, 3} if self.may_be_empty else {1, 2, 3})
         self.check_directories()
 
     def check_directories(self) -> None:
@@ -155,16 +182,25 @@ class World:
             "damaged": (3, "serving", {2, 3}),
             "broken": (2, "failed", {1, 2, 3}),
             "fallback": (1, "failed", {1, 3}),
+            "swap": (3, "serving", {2, 3}),
+            "swap-broken": (2, "failed", {1, 2, 3}),
+            "returned": (2, "failed", {2, 3}),
+            "asked": (2, "failed", {2, 3}),
         }[self.scenario]
         assert lab.server.labels == {"stable": stable}
         assert lab.server.available == {stable}
         said = [record.outcome for record in lab.acknowledgements(self.release)]
         assert said[-1] == outcome
-        assert len(said) <= 2, "said more often than a kill explains"
+        assert len(said) <= (3 if self.scenario in RETURNS else 2), "said more often than a kill explains"
         names = {path.name for path in lab.model_dir.iterdir()}
         directories = {int(name) for name in names if name.isdecimal()}
         assert kept <= directories
-        assert names - {str(number) for number in directories} <= {".pull.lock", ".records", "state.json"}, names
+        assert names - {str(number) for number in directories} <= {
+            ".pull.lock",
+            ".records",
+            ".traffic.json",
+            "state.json",
+        }, names
 
 
 EFFECTS = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
@@ -177,12 +213,24 @@ def die_before(place: int) -> None:
     tells of them); the lines of the code that acts, once in each step; other lines of the agent, once.
     """
     from artifact_sync import directory_store, durable, pull
-    from serving import agent, server_driver, state_file, step_runner, tick, version_directories
+    from serving import (
+        agent,
+        back_request,
+        server_driver,
+        state_file,
+        step_runner,
+        tick,
+        tick_look,
+        traffic_marks,
+        version_checks,
+        version_directories,
+        version_watch,
+    )
 
-    acting = {module.__file__ for module in (server_driver, step_runner)}
-    once = {
-        module.__file__ for module in (agent, tick, state_file, version_directories, durable, pull, directory_store)
-    }
+    acting = {module.__file__ for module in (server_driver, step_runner, version_checks)}
+    watching = (back_request, tick_look, traffic_marks, version_watch)
+    modules = (agent, tick, state_file, version_directories, durable, pull, directory_store, *watching)
+    once = {module.__file__ for module in modules}
     step, seen, places = ["start"], set(), itertools.count(1)
 
     def arrive() -> None:
@@ -284,6 +332,15 @@ def test_no_kill_turns_a_release_that_fails_or_a_host_that_is_damaged_into_an_ou
     reports = run_programs(*(("sweep", name, first, "20") for name, first in zip(scenarios, firsts, strict=True)))
     for name, first, report in zip(scenarios, firsts, reports, strict=True):
         print(f"{name}: {report['kills']} kills, every 20th place from {first}")
+        assert report["kills"] > 20
+
+
+def test_no_kill_of_a_swap_or_of_a_return_ends_on_anything_but_a_good_version() -> None:
+    scenarios = ("swap", "swap-broken", "returned", "asked")
+    firsts = [str(random.SystemRandom().randrange(1, 12)) for _ in scenarios]
+    reports = run_programs(*(("sweep", name, first, "12") for name, first in zip(scenarios, firsts, strict=True)))
+    for name, first, report in zip(scenarios, firsts, reports, strict=True):
+        print(f"{name}: {report['kills']} kills, every 12th place from {first}")
         assert report["kills"] > 20
 
 
