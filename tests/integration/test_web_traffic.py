@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +23,7 @@ from PIL import Image
 
 from artifact_sync.records import InputContract, RunRecord, TrafficShare
 from serving.model_server import GrpcModelServer, ModelConfig, VersionState
-from serving.traffic.observation import TrafficReport
+from serving.traffic.observation import ShadowTraffic, TrafficReport
 from serving.traffic.routing import CANARY, is_copied, version_label
 
 PROCESS = Path(__file__).parents[1] / "front_end_process.py"
@@ -124,10 +124,12 @@ def until_ended(*command: str) -> Iterator[str]:
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             line = process.stdout.readline().strip()
-            if not line:
-                log.seek(0)
-                raise AssertionError(log.read())
+            assert line, "it ended before it was ready"
             yield line
+        except BaseException:
+            log.seek(0)
+            print("".join(line for line in log if '"level": "info"' not in line)[-5000:], file=sys.stderr)
+            raise
         finally:
             process.terminate()
             process.communicate()
@@ -191,10 +193,13 @@ class FrontEnd:
         with urllib.request.urlopen(f"http://{self._metrics_address}/traffic", timeout=30) as answer:
             return TrafficReport.from_json(answer.read())
 
-    def wait_for(self, condition: Callable[[TrafficReport], bool]) -> TrafficReport:
-        while not condition(report := self.report()):
+    def wait_for_copies(self, count: int) -> ShadowTraffic:
+        """Wait until so many copies came to an end, and return what was counted."""
+        while True:
+            shadow = self.report().shadow(SHADOW_VERSION)
+            if shadow is not None and shadow.compared + shadow.failed + shadow.dropped >= count:
+                return shadow
             time.sleep(0.05)
-        return report
 
     def wait_for_release(self, canary: str) -> None:
         """Wait until the release with this canary is known here."""
@@ -262,8 +267,7 @@ def test_users_stay_with_their_version_over_restarts_and_a_larger_share_only_add
         at_five = first.versions(USERS)
         low, high = binomial_bounds(len(USERS), 0.05)
         assert low <= list(at_five.values()).count(CANARY_VERSION) <= high
-        report = first.wait_for(lambda report: sum(entry.requests for entry in report.versions) == len(USERS))
-        assert {entry.version: entry.requests for entry in report.versions} == {
+        assert {entry.version: entry.requests for entry in first.report().versions} == {
             version: list(at_five.values()).count(version) for version in (STABLE_VERSION, CANARY_VERSION)
         }
     with front_end(memory_path, served) as second:
@@ -319,8 +323,7 @@ def test_a_share_of_requests_is_copied_compared_and_counted(memory_path, signed_
         copied = [user for user, answer in answers.items() if is_copied(answer["request_id"], 30.0, "photos")]
         low, high = binomial_bounds(len(USERS), 0.3)
         assert low <= len(copied) <= high
-        report = running.wait_for(lambda report: report.shadow(SHADOW_VERSION).compared == len(copied))
-        shadow = report.shadow(SHADOW_VERSION)
+        shadow = running.wait_for_copies(len(copied))
         assert shadow.agreed == sum(brightness_of(user) != BRIGHTNESS[1] for user in copied)
         assert (shadow.failed, shadow.dropped) == (0, 0)
         distances = [distance(brightness_of(user)) for user in copied]
@@ -330,8 +333,9 @@ def test_a_share_of_requests_is_copied_compared_and_counted(memory_path, signed_
         served.point({"stable": STABLE_VERSION})
         again = running.ask_all(USERS[:60])
         failed = sum(is_copied(answer["request_id"], 30.0, "photos") for answer in again.values())
-        report = running.wait_for(lambda report: report.shadow(SHADOW_VERSION).failed == failed)
-        assert report.shadow(SHADOW_VERSION).compared == len(copied)
+        after = running.wait_for_copies(len(copied) + failed)
+        assert (after.compared, after.failed, after.dropped) == (len(copied), failed, 0)
+        report = running.report()
         assert [entry.errors for entry in report.versions] == [0]
         with urllib.request.urlopen(f"http://{running._metrics_address}/metrics", timeout=30) as answer:
             assert f'shadow_agreed_total{{model="photos",front_end="front-1",version="3"}} {shadow.agreed}\n' in (
