@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serving.embedded_server.http_request import HttpLimits, RequestReader
+from serving.embedded_server.http_request import HttpError, HttpLimits, RequestReader
 
 _PHRASES = {499: "Client Closed Request"}
 # So slow is no network; whoever sends or reads more slowly holds a connection for its own sake.
@@ -61,6 +61,7 @@ class HttpConnection:
         self.pending = memoryview(b"")
         self.is_last = False
         self.charged_bytes = 0
+        self.refusal: HttpError | None = None
         self._times = times
         self._moved_bytes = 0
         self.since = time.monotonic()

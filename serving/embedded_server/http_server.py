@@ -22,6 +22,7 @@ from serving.embedded_server.http_workers import HttpWorkers
 
 _RECEIVE_BYTES = 128 * 1024
 _TICK_SECONDS = 0.5
+_LATE_SECONDS = 0.05
 _BACKLOG = 256
 _SMALL_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -81,6 +82,7 @@ class HttpServer:
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
+        self._late: deque[tuple[socket.socket, float]] = deque()
         self._charged_bytes = 0
         self._accepts_again_at: float | None = None
         self._drains_until: float | None = None
@@ -107,12 +109,14 @@ class HttpServer:
         self._selector.register(self._wake_receiver, selectors.EVENT_READ, None)
         next_tick = time.monotonic() + _TICK_SECONDS
         while not self._is_over():
-            for key, _ in self._selector.select(max(0.0, next_tick - time.monotonic())):
+            patience = _LATE_SECONDS / 5 if self._late else next_tick - time.monotonic()
+            for key, _ in self._selector.select(max(0.0, patience)):
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.data is not None:
                     self._serve(key.data)
             self._take_returned()
+            self._admit()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_SECONDS
                 self._tick()
@@ -133,15 +137,22 @@ class HttpServer:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self._connections) >= self._settings.connections:
-                # Some may have been answered a moment ago.
-                self._take_returned()
-                if not self._close_idlest():
-                    _refuse(sock)
-                    continue
-            connection = HttpConnection(sock, limits=self._settings.limits, times=self._settings.times)
-            self._connections.add(connection)
-            self._selector.register(sock, selectors.EVENT_READ, connection)
+            self._late.append((sock, time.monotonic()))
+            self._admit()
+
+    def _admit(self) -> None:
+        """Take new connections in. Where all places are busy they wait a moment: some are about to be free."""
+        while self._late:
+            sock, since = self._late[0]
+            if len(self._connections) >= self._settings.connections and not self._close_idlest():
+                if time.monotonic() - since < _LATE_SECONDS and len(self._late) < _BACKLOG:
+                    return
+                _refuse(sock)
+            else:
+                connection = HttpConnection(sock, limits=self._settings.limits, times=self._settings.times)
+                self._connections.add(connection)
+                self._selector.register(sock, selectors.EVENT_READ, connection)
+            self._late.popleft()
 
     def _pause_accepting(self) -> None:
         # No file is left: without a pause the listener would be ready again at once, for ever.
@@ -172,7 +183,7 @@ class HttpServer:
         self._connections = left
         self._workers.stop()
         self._selector.close()
-        for sock in (self._listener, self._wake_receiver, self._wake_sender):
+        for sock in (self._listener, self._wake_receiver, self._wake_sender, *(sock for sock, _ in self._late)):
             sock.close()
 
     # What arrives.
@@ -255,7 +266,10 @@ class HttpServer:
             if connection in self._connections:
                 self._charge(connection, connection.reader.buffered_bytes)
                 self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-                self._begin_writing(connection, unsent)
+                if connection.refusal is not None:
+                    self._fail(connection, connection.refusal.status, connection.refusal.message)
+                else:
+                    self._begin_writing(connection, unsent)
 
     def _begin_writing(self, connection: HttpConnection, content: bytes) -> None:
         connection.enter("writing")
@@ -279,7 +293,7 @@ class HttpServer:
             self._close_gently(connection)
             return
         connection.enter("reading")
-        if connection.reader.buffered_bytes:
+        if connection.reader.stage != "idle":
             # The next request came before this one was answered.
             self._read(connection)
 

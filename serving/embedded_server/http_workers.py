@@ -6,14 +6,19 @@ Its place in the flow: http_server submits whole requests and is told when the a
 from __future__ import annotations
 
 import logging
+import select
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from serving.embedded_server.http_connection import HttpConnection, HttpResponse, error_response, render
-from serving.embedded_server.http_request import HttpRequest
+from serving.embedded_server.http_request import HttpError, HttpRequest
 
 _LOG = logging.getLogger(__name__)
+
+_SMALL_BYTES = 64 * 1024
+# A client that asks again and again does so within this time; an idle thread that waits costs nothing.
+_LINGER_MILLISECONDS = 2
 
 _Work = tuple[HttpConnection, HttpRequest]
 
@@ -75,14 +80,30 @@ class HttpWorkers:
 
     def _work(self, queue: SimpleQueue[_Work | None]) -> None:
         while (work := queue.get()) is not None:
-            self._answer(*work)
+            connection, request = work
             # A large body is not to stay in memory until the next request comes.
             del work
+            self._answer_all(connection, request)
+            del connection, request
             if queue is self._queue:
                 with self._lock:
                     self._idle += 1
 
-    def _answer(self, connection: HttpConnection, request: HttpRequest) -> None:
+    def _answer_all(self, connection: HttpConnection, request: HttpRequest) -> None:
+        """Answer a request, and those that follow it at once: two changes of thread cost as much as a small answer."""
+        found: HttpRequest | None = request
+        del request
+        unsent = b""
+        while found is not None:
+            unsent = self._answer(connection, found)
+            found = None
+            is_alone = self._queue.empty() and connection.charged_bytes <= _SMALL_BYTES
+            if is_alone and not unsent and not connection.is_last:
+                found = _next_request(connection)
+        self._finished(connection, unsent)
+
+    def _answer(self, connection: HttpConnection, request: HttpRequest) -> bytes:
+        """Return what the socket did not take at once."""
         try:
             response = self._handle(request)
         except Exception:  # noqa: BLE001  (the edge of a request: it must not end without an answer)
@@ -95,5 +116,27 @@ class HttpWorkers:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            sent = len(content)
-        self._finished(connection, content[sent:])
+            connection.is_last = True
+            return b""
+        return content[sent:]
+
+
+def _next_request(connection: HttpConnection) -> HttpRequest | None:
+    """Wait a moment for the client's next request; what is not whole by then is the reading thread's affair."""
+    try:
+        if connection.reader.stage == "idle":
+            waiting = select.poll()
+            waiting.register(connection.sock, select.POLLIN)
+            if not waiting.poll(_LINGER_MILLISECONDS):
+                return None
+            connection.reader.feed(connection.sock.recv(_SMALL_BYTES))
+        request = connection.reader.next_request()
+    except HttpError as error:
+        connection.refusal = error
+        return None
+    except (OSError, ValueError):
+        # The reading thread will find the same.
+        return None
+    if request is not None and not request.is_keep_alive:
+        connection.is_last = True
+    return request
