@@ -7,7 +7,7 @@ thread, so that clients who are slow, silent or many cost a socket each and keep
 from __future__ import annotations
 
 import contextlib
-import errno
+import logging
 import selectors
 import socket
 import threading
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.embedded_server.http_connection import HttpConnection, HttpResponse, HttpTimes, error_response, render
+from serving.embedded_server.http_listener import HttpListener
 from serving.embedded_server.http_request import HttpError, HttpLimits, HttpRequest
 from serving.embedded_server.http_workers import HttpWorkers
 
+_LOG = logging.getLogger(__name__)
 _RECEIVE_BYTES = 128 * 1024
 _TICK_SECONDS = 0.5
-_LATE_SECONDS = 0.05
-_BACKLOG = 256
 _SMALL_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -71,20 +71,16 @@ class HttpServer:
         settings: HttpSettings,
     ) -> None:
         self._settings = settings
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
-        self._workers = HttpWorkers(handle, is_express=is_express, threads=settings.threads, finished=self._finished)
         self._selector = selectors.DefaultSelector()
+        self._listener = HttpListener(host=host, port=port, selector=self._selector)
+        self.port = self._listener.port
+        self._workers = HttpWorkers(handle, is_express=is_express, threads=settings.threads, finished=self._finished)
         self._connections: set[HttpConnection] = set()
         self._returned: deque[tuple[HttpConnection, bytes]] = deque()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
-        self._late: deque[tuple[socket.socket, float]] = deque()
         self._charged_bytes = 0
-        self._accepts_again_at: float | None = None
         self._drains_until: float | None = None
         self._is_draining = False
         self._thread = threading.Thread(target=self._run, name="rest", daemon=True)
@@ -105,16 +101,17 @@ class HttpServer:
         return not self._connections
 
     def _run(self) -> None:
-        self._selector.register(self._listener, selectors.EVENT_READ, None)
+        self._listener.open()
         self._selector.register(self._wake_receiver, selectors.EVENT_READ, None)
         next_tick = time.monotonic() + _TICK_SECONDS
         while not self._is_over():
-            patience = _LATE_SECONDS / 5 if self._late else next_tick - time.monotonic()
+            patience = self._listener.patience_seconds or next_tick - time.monotonic()
             for key, _ in self._selector.select(max(0.0, patience)):
-                if key.fileobj is self._listener:
-                    self._accept()
+                if key.data is self._listener:
+                    if not self._listener.accept():
+                        self._close_idlest()
                 elif key.data is not None:
-                    self._serve(key.data)
+                    self._serve_safely(key.data)
             self._take_returned()
             self._admit()
             if time.monotonic() >= next_tick:
@@ -124,41 +121,16 @@ class HttpServer:
 
     # Connections come and go.
 
-    def _accept(self) -> None:
-        for _ in range(_BACKLOG):
-            try:
-                sock, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._pause_accepting()
-                return
-            sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._late.append((sock, time.monotonic()))
-            self._admit()
-
     def _admit(self) -> None:
         """Take new connections in. Where all places are busy they wait a moment: some are about to be free."""
-        while self._late:
-            sock, since = self._late[0]
-            if len(self._connections) >= self._settings.connections and not self._close_idlest():
-                if time.monotonic() - since < _LATE_SECONDS and len(self._late) < _BACKLOG:
-                    return
-                _refuse(sock)
-            else:
+        while (sock := self._listener.next_waiting()) is not None:
+            if len(self._connections) < self._settings.connections or self._close_idlest():
                 connection = HttpConnection(sock, limits=self._settings.limits, times=self._settings.times)
                 self._connections.add(connection)
                 self._selector.register(sock, selectors.EVENT_READ, connection)
-            self._late.popleft()
-
-    def _pause_accepting(self) -> None:
-        # No file is left: without a pause the listener would be ready again at once, for ever.
-        self._close_idlest()
-        self._selector.unregister(self._listener)
-        self._accepts_again_at = time.monotonic() + _TICK_SECONDS
+                self._listener.admitted()
+            elif not self._listener.refuse_late():
+                return
 
     def _close_idlest(self) -> bool:
         idle = [connection for connection in self._connections if connection.is_idle]
@@ -183,10 +155,18 @@ class HttpServer:
         self._connections = left
         self._workers.stop()
         self._selector.close()
-        for sock in (self._listener, self._wake_receiver, self._wake_sender, *(sock for sock, _ in self._late)):
-            sock.close()
+        self._listener.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
 
     # What arrives.
+
+    def _serve_safely(self, connection: HttpConnection) -> None:
+        try:
+            self._serve(connection)
+        except Exception:  # noqa: BLE001  (this thread serves everybody: it outlives a fault in one connection)
+            _LOG.exception("A connection failed unexpectedly")
+            self._close(connection)
 
     def _serve(self, connection: HttpConnection) -> None:
         if connection not in self._connections:
@@ -310,9 +290,8 @@ class HttpServer:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if self._accepts_again_at is not None and now >= self._accepts_again_at and not self._is_draining:
-            self._accepts_again_at = None
-            self._selector.register(self._listener, selectors.EVENT_READ, None)
+        if not self._is_draining:
+            self._listener.open_again(now)
         for connection in [found for found in self._connections if found.is_late(now)]:
             if connection.state == "reading" and not connection.is_idle:
                 self._fail(connection, 408, "The request did not arrive in time")
@@ -322,8 +301,6 @@ class HttpServer:
     def _is_over(self) -> bool:
         if not self._is_draining:
             return False
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self._listener)
         self._listener.close()
         for connection in [found for found in self._connections if found.is_idle]:
             self._close(connection)
@@ -332,10 +309,3 @@ class HttpServer:
         assert self._drains_until is not None, "draining has an end"
         busy = [found for found in self._connections if found.state != "closing"]
         return not busy or time.monotonic() > self._drains_until
-
-
-def _refuse(sock: socket.socket) -> None:
-    response = render(error_response(503, "Too many connections"), is_head=False, is_last=True)
-    with contextlib.suppress(OSError):
-        sock.send(response)
-    sock.close()
