@@ -1,34 +1,16 @@
-"""One connection: its socket, TLS if there is any, and the HTTP/2 session on it.
+"""One connection: the HTTP/2 session on it, what is left to send, and how it comes to its end.
 
-Its place in the flow: grpc_transport.py has one for each client and tells it when its socket is
-ready; nothing here waits.
+Its place in the flow: grpc's IO loop has one for each client and tells it when its socket is ready;
+nothing here waits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import select
-import socket
-import ssl
-import struct
 import time
 
-from serving.embedded_server.http2_session import Http2Error, Http2Limits, Http2Session, Stream
-
-_BUFFER_BYTES = 512 << 10
-# TLS gives one record (16 KB) at a time.
-_READS_AT_ONCE = 16
-_NO_LINGER = struct.pack("ii", 1, 0)
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class ReceiveBuffer:
-    """Where bytes lie between a socket and nghttp2; one serves all connections of a thread."""
-
-    def __init__(self) -> None:
-        self.content = memoryview(bytearray(_BUFFER_BYTES))
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.content))
+from serving.embedded_server.http2_session import Http2Limits, Http2Session, Stream
+from serving.embedded_server.wires import PlainWire, ReceiveBuffer
 
 
 class Http2Connection:
@@ -36,31 +18,27 @@ class Http2Connection:
 
     Attributes:
         session: the streams.
+        is_open: not closed yet.
+        is_shaking_hands: TLS is not complete yet.
+        is_last_stream_told: no streams but those that are open will be served.
         running: how many calls of it are being worked on, those of closed streams too.
+        awaited: what epoll was told to wait for; the owner keeps it equal to `interest`.
+        opened_at: when it was accepted.
         stalled_since: the client has taken nothing since then; None: nothing waits for it.
         ending_since: all is said since then; what still comes is thrown away.
-        awaited: what epoll was told to wait for; the owner keeps it equal to `interest`.
-        is_last_stream_told: no streams but those that are open will be served.
     """
 
-    def __init__(
-        self, accepted: socket.socket, *, limits: Http2Limits, tls: ssl.SSLContext | None, buffer: ReceiveBuffer
-    ) -> None:
-        accepted.setblocking(False)
-        self._socket = accepted
-        self._tls: ssl.SSLSocket | None = None
-        if tls is not None:
-            self._tls = tls.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
-            self._socket = self._tls
+    def __init__(self, wire: PlainWire, *, limits: Http2Limits, buffer: ReceiveBuffer) -> None:
+        self._wire = wire
         self._buffer = buffer
         self._unsent = b""
         self._is_heard_out = False
         self.session = Http2Session(limits)
         self.is_open = True
-        self.is_shaking_hands = tls is not None
+        self.is_shaking_hands = wire.has_handshake
         self.is_last_stream_told = False
-        self.awaited = select.EPOLLIN
         self.running = 0
+        self.awaited = select.EPOLLIN
         self.opened_at = time.monotonic()
         self.stalled_since: float | None = None
         self.ending_since: float | None = None
@@ -68,7 +46,7 @@ class Http2Connection:
     @property
     def descriptor(self) -> int:
         """The socket's file descriptor; -1 once it is closed."""
-        return self._socket.fileno()
+        return self._wire.descriptor
 
     @property
     def interest(self) -> int:
@@ -88,21 +66,20 @@ class Http2Connection:
             OSError: the client is gone, or its TLS is refused.
             Http2Error: it does not speak HTTP/2, or floods.
         """
-        if self.is_shaking_hands and not self._shake_hands():
-            return []
         news: list[Stream] = []
-        for _ in range(_READS_AT_ONCE if self._tls else 1):
-            try:
-                size = self._socket.recv_into(self._buffer.content)
-            except _NOT_NOW:
-                break
-            except ssl.SSLEOFError:
-                size = 0
-            if not size:
-                self._is_heard_out = True
-                break
-            if self.ending_since is None:
-                news += self.session.receive(self._buffer.address, size)
+        try:
+            if self.is_shaking_hands:
+                self._wire.shake_hands()
+                self.is_shaking_hands = False
+            for _ in range(self._wire.reads_at_once):
+                size = self._wire.receive(self._buffer)
+                if not size:
+                    self._is_heard_out = True
+                    break
+                if self.ending_since is None:
+                    news += self.session.receive(self._buffer.address, size)
+        except BlockingIOError:
+            pass
         return news
 
     def flush(self) -> None:
@@ -119,8 +96,8 @@ class Http2Connection:
                 if not self._unsent:
                     break
             try:
-                sent = self._socket.send(self._unsent)
-            except _NOT_NOW:
+                sent = self._wire.send(self._unsent)
+            except BlockingIOError:
                 self.stalled_since = self.stalled_since or time.monotonic()
                 return
             self._unsent = self._unsent[sent:]
@@ -144,33 +121,11 @@ class Http2Connection:
         """
         if self.ending_since is None:
             self.ending_since = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
+            self._wire.end()
         return self._is_heard_out
 
-    def close(self) -> None:
-        """Close at once; open streams are closed."""
+    def close(self, *, is_cut: bool = False) -> None:
+        """Close at once, with all streams; a cut has the system forget what the client has not taken."""
         self.is_open = False
         self.session.close()
-        self._socket.close()
-
-    def cut(self) -> None:
-        """Close at once, and have the system forget what it has not sent: for clients that do not get on."""
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.close()
-
-    def _shake_hands(self) -> bool:
-        assert self._tls is not None, "only TLS has handshakes here"
-        try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLWantWriteError:
-            self.stalled_since = self.stalled_since or time.monotonic()
-            return False
-        if self._tls.selected_alpn_protocol() != "h2":
-            raise Http2Error("the client's TLS does not offer h2 (ALPN)")
-        self.is_shaking_hands = False
-        self.stalled_since = None
-        return True
+        self._wire.close(is_cut=is_cut)

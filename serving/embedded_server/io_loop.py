@@ -19,9 +19,10 @@ from collections.abc import Iterable
 
 from serving.embedded_server.grpc_call import Answer, Call
 from serving.embedded_server.grpc_dispatch import GrpcDispatcher, GrpcLimits
-from serving.embedded_server.http2_connection import Http2Connection, ReceiveBuffer
+from serving.embedded_server.http2_connection import Http2Connection
 from serving.embedded_server.http2_session import Http2Error
 from serving.embedded_server.listeners import Listener
+from serving.embedded_server.wires import PlainWire, ReceiveBuffer, TlsWire
 
 _LOG = logging.getLogger(__name__)
 _ACCEPTS_AT_ONCE = 64
@@ -166,10 +167,10 @@ class IoLoop:
             _LOG.debug("a connection ends: %s", error)
             self._close(connection)
 
-    def _close(self, connection: Http2Connection) -> None:
+    def _close(self, connection: Http2Connection, *, is_cut: bool = False) -> None:
         # Closing takes it out of epoll too.
         self._connections.pop(connection.descriptor, None)
-        connection.close()
+        connection.close(is_cut=is_cut)
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
@@ -191,7 +192,8 @@ class IoLoop:
             if accepted.family != socket.AF_UNIX:
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection = Http2Connection(accepted, limits=self._http2_limits, tls=self._tls, buffer=self._buffer)
+            wire = PlainWire(accepted) if self._tls is None else TlsWire(accepted, self._tls)
+            connection = Http2Connection(wire, limits=self._http2_limits, buffer=self._buffer)
             self._epoll.register(connection.descriptor, connection.awaited)
         except OSError as error:
             _LOG.debug("a connection ends: %s", error)
@@ -227,8 +229,7 @@ class IoLoop:
             if connection.ending_since is not None and now - connection.ending_since > _LINGER_SECONDS:
                 self._close(connection)
             elif self._is_overdue(connection, now):
-                self._connections.pop(connection.descriptor, None)
-                connection.cut()
+                self._close(connection, is_cut=True)
         self._settle_touched()
         self._is_busy = is_busy
         self._next_sweep = now + (_BUSY_SECONDS if is_busy else _IDLE_SECONDS)
