@@ -100,6 +100,20 @@ def test_a_hangup_cuts_the_pause_short() -> None:
         assert run(agent, wakeup, until=2) == [None, "at once"]
 
 
+def test_a_pause_is_used_to_watch_and_ends_when_a_version_must_go() -> None:
+    agent = Ticks("a", "b", poll_seconds=3600)
+    agent.settings.poll_jitter = 0
+    agent.looks = [False, StoreError("The disk."), True]
+    assert run(agent, Wakeup(), until=2) == ["a", "b"]
+    assert agent.looks == []
+
+
+def test_a_request_ends_a_pause_at_once() -> None:
+    agent = Ticks("a", "b", poll_seconds=3600)
+    agent.requests = [False, True]
+    assert run(agent, Wakeup(), until=2) == ["a", "b"]
+
+
 def test_pauses_differ_from_host_to_host_within_the_jitter() -> None:
     pauses = {pause_seconds(30, jitter=0.2) for _ in range(200)}
     assert len(pauses) > 100

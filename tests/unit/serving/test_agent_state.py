@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from serving import state_file as state_file_module
-from serving.agent_changes import after_acceptance, after_failure, after_withdrawal
-from serving.agent_state import Accepted, AgentState, Baking, Failure, Said, Withdrawal
+from serving.agent_changes import after_acceptance, after_failure, after_figures, after_withdrawal
+from serving.agent_state import Accepted, Account, AgentState, Baking, Failure, Said, Watch, Withdrawal
 from serving.state_file import StateFile
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
@@ -55,7 +55,12 @@ def test_the_record_survives_a_round_trip() -> None:
         baking=Baking(version=3, until=NOW),
         failure=Failure(release=9, version=4, cause="golden", outcome="failed", detail="no", attempts=2, retry_at=NOW),
         withdrawal=Withdrawal(release=9, version=4, reason="users complain"),
+        watch=Watch(release=9, version=4, before=3, until=NOW),
+        seen_at=NOW,
         offered=(3, 4),
+        announced_swap=9,
+        account=Account(release=9, figures={"memory": "enough"}),
+        memory_factor=2.5,
         said=Said(release=9, outcome="serving", cause="", serving_version=4),
     )
     assert AgentState.from_json(full.to_json()) == full
@@ -76,6 +81,57 @@ def test_a_move_makes_the_version_before_the_last_good_one_and_lets_it_bake() ->
 
 def test_without_a_bake_time_nothing_bakes() -> None:
     assert accept(accept(FRESH, 1, stable=1), 2, bake_seconds=0, stable=2).baking is None
+
+
+def test_a_new_stable_version_is_watched_for_its_bake_time_unless_it_came_by_a_rollback() -> None:
+    first = accept(FRESH, 1, stable=1)
+    moved = accept(first, 2, stable=2)
+    assert moved.watch == Watch(release=2, version=2, before=1, until=NOW + timedelta(seconds=600))
+    assert accept(moved, 3, stable=2, canary=3).watch == moved.watch, "a canary does not end it"
+    assert accept(moved, 2, is_fallback=True, stable=1).watch is None
+    back = after_acceptance(
+        moved,
+        release=3,
+        release_sha256=DIGEST,
+        labels={"stable": 1},
+        is_fallback=False,
+        is_watched=False,
+        now=NOW,
+        bake_seconds=600,
+    )
+    assert back.watch is None
+    assert back.baking is not None
+
+
+def test_figures_are_kept_for_one_release_and_may_be_said_again() -> None:
+    told = FRESH.model_copy(update={"said": Said(release=1, outcome="serving", cause="", serving_version=1)})
+    one = after_figures(told, release=1, about="memory", figures="enough")
+    both = after_figures(one, release=1, about="traffic", figures="fine", is_said_again=True)
+    assert both.account == Account(release=1, figures={"memory": "enough", "traffic": "fine"})
+    assert (one.said, both.said) == (told.said, None)
+    assert after_figures(both, release=2, about="memory", figures="short").account.figures == {"memory": "short"}
+
+
+def test_a_canary_can_be_withdrawn_alone() -> None:
+    state = accept(FRESH, 1, stable=1, canary=2)
+    withdrawn = after_withdrawal(state, reason="errors", cause="traffic", label="canary").withdrawal
+    assert withdrawn == Withdrawal(release=1, version=2, reason="errors", cause="traffic", label="canary")
+    assert after_withdrawal(state, reason="errors", label="shadow") == state
+
+
+def test_a_file_of_the_first_schema_is_understood(tmp_path: Path) -> None:
+    old = (
+        b'{"accepted":{"canary":null,"release":1,"release_sha256":"' + DIGEST.encode() + b'","shadow":null,'
+        b'"since":"2026-11-20T06:00:00Z","stable":1},"baking":null,"failure":null,"highest_release":1,'
+        b'"last_good":null,"model":"shapes","offered":[1],"said":null,"schema":"liftgate.agent-state/1",'
+        b'"withdrawal":{"reason":"users complain","release":1,"version":1}}'
+    )
+    (tmp_path / "state.json").write_bytes(old)
+    file = StateFile(tmp_path / "state.json", model="shapes")
+    assert file.load() == ""
+    assert file.state.withdrawal == Withdrawal(release=1, version=1, reason="users complain")
+    file.write(after_figures(file.state, release=1, about="memory", figures="enough"))
+    assert b"liftgate.agent-state/2" in (tmp_path / "state.json").read_bytes()
 
 
 def test_a_change_of_the_canary_alone_keeps_the_last_good_version() -> None:
@@ -126,7 +182,9 @@ def test_the_file_holds_what_was_written(tmp_path: Path) -> None:
     assert again.state == file.state
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", AgentState(model="flowers").to_json()])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"\xff", b'{"schema":"liftgate.agent-state/1"}', AgentState(model="flowers").to_json()]
+)
 def test_a_file_that_cannot_be_believed_is_set_aside(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(data)

@@ -11,21 +11,28 @@ from hypothesis import strategies as st
 
 from artifact_sync.records import ReleaseRecord, TrafficShare
 from serving.agent_state import Accepted, AgentState, Baking, Failure, Said, Withdrawal
+from serving.host_order import Turn
+from serving.memory_budget import RoomVerdict
 from serving.model_server import VersionState
 from serving.rollout import plan
 from serving.rollout_acknowledgement import Trouble
-from serving.rollout_situation import Situation
+from serving.rollout_situation import Rules, Situation
 from serving.rollout_steps import (
     Acknowledge,
+    AnnounceSwap,
+    CheckMemory,
     KeepForBake,
     LoadVersions,
+    MeasureLatency,
     MoveLabels,
     Nothing,
     ProbeVersion,
     PullVersion,
     RecordServing,
     RemoveVersions,
+    SwapOut,
     UnloadVersions,
+    WaitForHosts,
     WriteConfig,
 )
 from serving.rollout_target import release_labels
@@ -322,6 +329,86 @@ def test_a_release_names_its_labels() -> None:
     assert release_labels(release(1, 1, canary=2)) == {"stable": 1, "canary": 2}
 
 
+STRICT = Rules(is_memory_checked=True, is_latency_compared=True)
+BESIDE, SWAP = RoomVerdict("beside", "Enough."), RoomVerdict("swap", "Short.")
+WAIT = Turn("wait", "host-1 has not acknowledged release 2")
+
+
+def test_memory_is_checked_before_a_load_and_latency_before_a_label_moves() -> None:
+    strict = replace(HAS_2, rules=STRICT)
+    check = CheckMemory(versions=(2,), outgoing=(1,))
+    assert plan(strict) == check
+    assert plan(replace(strict, room=BESIDE, done=(check,))) == LoadVersions((1, 2), (2,), {"stable": 1})
+    assert not isinstance(plan(replace(strict, done=(check,))), LoadVersions), "it said no"
+    proved = replace(IN_MEMORY_2, rules=STRICT, proved=frozenset({2}))
+    assert plan(proved) == MeasureLatency(2, served=1)
+    assert plan(replace(proved, timed=frozenset({2}))) == MoveLabels(versions=(1, 2), labels={"stable": 2})
+
+
+def test_a_swap_is_announced_once_unloads_then_loads_and_asks_no_more() -> None:
+    short = replace(HAS_2, rules=STRICT, room=SWAP, done=(CheckMemory(versions=(2,), outgoing=(1,)),))
+    announce = plan(short)
+    assert announce == AnnounceSwap(2, accepted(1, 1).release_sha256, (2,), (1,), "Short.", is_bucket_reachable=True)
+    announced = with_state(short, announced_swap=2)
+    swap = SwapOut(versions=(), labels={}, outgoing=(1,))
+    assert plan(announced) == plan(replace(short, done=(*short.done, announce))) == swap
+    emptied = replace(announced, server={1: VersionState.END}, labels={}, done=(*short.done, swap))
+    assert plan(emptied) == LoadVersions(versions=(2,), awaited=(2,), labels={})
+
+
+def test_a_swap_that_was_killed_in_the_middle_goes_on_or_comes_back() -> None:
+    emptied = replace(HAS_2, rules=STRICT, server={1: VersionState.END}, labels={})
+    assert plan(emptied) == CheckMemory(versions=(2,), outgoing=())
+    failed = with_state(emptied, failure=failure(2, 2), offered=(2,))
+    assert plan(failed) == LoadVersions(versions=(1,), awaited=(1,), labels={}), "what was accepted is asked nothing"
+
+
+def test_a_host_whose_turn_it_is_not_prepares_and_moves_nothing() -> None:
+    waiting = replace(TO_2, rules=STRICT, turn=WAIT)
+    assert plan(waiting) == PullVersion(2)
+    ready = replace(IN_MEMORY_2, rules=STRICT, turn=WAIT, proved=frozenset({2}), timed=frozenset({2}))
+    assert plan(ready) == WaitForHosts(reason=WAIT.reason, labels={"stable": 2})
+    later = replace(ready, proved=frozenset(), timed=frozenset(), prepared=frozenset({2}))
+    assert plan(later) == WaitForHosts(reason=WAIT.reason, labels={"stable": 2})
+    assert plan(replace(later, turn=Turn("go"))) == ProbeVersion(2), "once more before it moves"
+    short = replace(HAS_2, rules=STRICT, turn=WAIT, room=SWAP, done=(CheckMemory(versions=(2,), outgoing=(1,)),))
+    assert isinstance(plan(short), WaitForHosts), "a swap is no preparation"
+
+
+@pytest.mark.parametrize("word", ["stop", "late"])
+def test_a_host_that_must_not_go_on_keeps_what_it_has_and_says_so(word: str) -> None:
+    stopped = replace(IN_MEMORY_2, turn=Turn(word, "host-1 could not"))
+    stopped = with_state(stopped, offered=(1, 2))
+    assert plan(stopped) == UnloadVersions(versions=(1,), labels={"stable": 1})
+    unloaded = with_state(replace(stopped, server={1: UP}), offered=(1,))
+    assert plan(unloaded) == Acknowledge(
+        2, release(2, 2).sha256, "refused", "order", "Host-1 could not; this host keeps stable = version 1."
+    )
+
+
+def test_a_withdrawn_canary_gives_its_label_to_the_stable_version() -> None:
+    state = AgentState(
+        model="shapes",
+        accepted=accepted(2, 1, canary=2),
+        withdrawal=Withdrawal(release=2, version=2, reason="errors", cause="traffic", label="canary"),
+        offered=(1, 2),
+    )
+    labels = {"stable": 1, "canary": 2}
+    withdrawn = replace(IN_MEMORY_2, state=state, labels=labels, desired=release(2, 1, canary=2), proved=frozenset({1}))
+    assert plan(withdrawn) == MoveLabels(versions=(1, 2), labels={"stable": 1, "canary": 1})
+    moved = replace(withdrawn, labels={"stable": 1, "canary": 1})
+    assert plan(moved) == RecordServing(
+        2, accepted(2, 1, canary=2).release_sha256, {"stable": 1, "canary": 1}, is_fallback=True
+    )
+
+
+def test_nothing_is_removed_while_the_bucket_is_away() -> None:
+    state = SERVING_1.state.model_copy(update={"last_good": 3, "said": said(1, 1)})
+    spare = replace(SERVING_1, state=state, on_disk=frozenset({1, 2, 3}), verified=frozenset({1, 3}))
+    assert plan(spare) == RemoveVersions(versions=(2,))
+    assert isinstance(plan(replace(spare, desired=None, is_bucket_reachable=False)), Nothing)
+
+
 VERSIONS = st.integers(1, 4)
 SETS = st.frozensets(VERSIONS)
 
@@ -359,6 +446,10 @@ def situations(draw: st.DrawFn) -> Situation:
         on_disk=on_disk,
         verified=on_disk & draw(SETS),
         proved=frozenset(available) & draw(SETS),
+        timed=frozenset(available) & draw(SETS),
+        room=draw(st.sampled_from([None, BESIDE, SWAP])),
+        turn=draw(st.sampled_from([Turn("go"), WAIT, Turn("stop", "no"), Turn("late", "no")])),
+        rules=draw(st.sampled_from([Rules(), STRICT, Rules(is_latency_limited=True)])),
         blocked=draw(SETS),
         is_bucket_reachable=draw(st.booleans()),
     )
@@ -378,6 +469,11 @@ def test_no_situation_leads_to_a_step_that_endangers_what_is_served(situation: S
         moved = {version for label, version in step.labels.items() if situation.labels.get(label) != version}
         assert moved <= situation.proved
         assert available <= set(step.versions), "a label move unloads nothing"
+        if situation.turn.word != "go" and situation.desired is not None:
+            assert dict(step.labels) != release_labels(situation.desired) or situation.state.accepted is not None
+    if isinstance(step, SwapOut):
+        assert situation.room == SWAP
+        assert situation.state.announced_swap is not None, "it was announced"
     if isinstance(step, UnloadVersions):
         assert set(situation.labels.values()) <= set(step.versions), "what a label needs stays"
         assert set(step.versions) <= available
@@ -398,7 +494,7 @@ def test_no_step_is_taken_twice_in_one_tick(situation: Situation) -> None:
     done: tuple = ()
     for _ in range(20):
         step = plan(replace(situation, done=done))
-        if isinstance(step, Nothing | KeepForBake):
+        if isinstance(step, Nothing | KeepForBake | WaitForHosts):
             return
         assert step not in done
         done = (*done, step)
