@@ -20,10 +20,12 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, DoubleValue, StringValue
 
 from serving.embedded_server.grpc_dispatch import GrpcLimits
+from serving.embedded_server.grpc_health import GrpcHealth
+from serving.embedded_server.grpc_reflection import GrpcReflection
 from serving.embedded_server.grpc_transport import GrpcTransport
 from serving.embedded_server.status import StatusError
 from serving.embedded_server.tls import tls_context
-from serving.protos import tfs_pb2
+from serving.protos import reflection_pb2, tfs_pb2
 
 SECONDS = 20
 
@@ -440,3 +442,30 @@ def test_gzip_bombs_are_refused(grpc_lab: ModuleType) -> None:
         client.send(grpc_lab.frame(grpc_lab.DATA, grpc_lab.END_STREAM, 1))
         assert client.answer(1).status.name == "RESOURCE_EXHAUSTED"
         assert client.is_alive(3)
+
+
+def test_health_and_reflection_are_served_beside_others() -> None:
+    services: dict[str, Any] = {**GrpcHealth().methods(), **GrpcReflection().methods()}
+    transport = GrpcTransport(services, max_threads=1)
+    target = transport.bind_tcp("127.0.0.1", 0)
+    transport.start()
+    try:
+        with channel_to(target) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            assert check(b"", timeout=SECONDS) == b"\x08\x01"
+            for package in ("v1", "v1alpha"):
+                ask = channel.stream_stream(
+                    f"/grpc.reflection.{package}.ServerReflection/ServerReflectionInfo",
+                    request_serializer=_serialized,
+                    response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+                )
+                requests = [
+                    reflection_pb2.ServerReflectionRequest(list_services=""),
+                    reflection_pb2.ServerReflectionRequest(file_containing_symbol="tensorflow.serving.PredictRequest"),
+                ]
+                listed, described = ask(iter(requests), timeout=SECONDS)
+                assert len(listed.list_services_response.service) == 5
+                assert len(described.file_descriptor_response.file_descriptor_proto) == 5
+    finally:
+        transport.begin_drain(SECONDS)
+        transport.wait_closed()
