@@ -14,6 +14,7 @@ from artifact_sync.clock import ManualClock
 from artifact_sync.errors import SettingsError
 from serving.traffic.observation import TrafficReport
 from serving.traffic.recorder import TrafficRecorder
+from serving.traffic_source import HttpTrafficSource
 from web import metrics_listener
 from web.metrics_listener import MetricsListener, check_metrics_address
 from web.settings import WebSettings
@@ -52,6 +53,12 @@ def test_the_report_and_the_text(listener, recorder):
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert b'liftgate_front_end_requests_total{model="photos",front_end="front-1",version="42"} 1\n' in body
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_agent_reads_it(listener, recorder):
+    source = HttpTrafficSource([f"http://127.0.0.1:{listener.port}/traffic"], model="photos", timeout_seconds=30.0)
+    reading = source.read()
+    assert (reading.reports, reading.troubles) == ((recorder.report(),), ())
 
 
 @pytest.mark.parametrize("path", ["/", "/traffic/", "/metrics?x=1", "/../etc/passwd", "/healthz"])
