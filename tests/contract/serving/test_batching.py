@@ -208,15 +208,6 @@ class TestWhatDoesNotFit:
         assert code == "FAILED_PRECONDITION"
         assert "0th dimension does not equal the sum" in message
 
-    def test_rows_of_different_widths_fail_together_without_padding(self, four: Any) -> None:
-        widths = (1, 2, 1, 2)
-        answers = at_once(*(lambda w=w: four.predict("wide", {"x": np.ones((1, w), np.float32)}) for w in widths))
-        for code, message in answers:
-            assert code == "FAILED_PRECONDITION"
-            assert message.startswith("Tensors with name '")
-            assert "' from different tasks have different shapes and padding is turned off." in message
-        four.assert_serving()
-
     def test_rows_are_padded_with_their_first_value_where_that_is_on(self, splitting: Any) -> None:
         rows = ([5.0], [1.0, 2.0], [3.0, 4.0, 5.0], [7.0, 8.0])
         answers = at_once(*(lambda row=row: splitting.predict("wide", {"x": [row]}) for row in rows))
@@ -236,9 +227,9 @@ class TestWhatDoesNotFit:
             answers = at_once(*(lambda: client.predict("slow", {"x": [1.0]}) for _ in range(12)))
             refused = [answer for answer in answers if isinstance(answer, tuple)]
             assert 0 < len(refused) < 12
-            assert set(refused) == {
-                ("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full")
-            }
+            for code, message in refused:
+                assert code == "UNAVAILABLE"
+                assert message.startswith("The batch scheduling queue to which this task was submitted is full")
             client.assert_serving()
 
 

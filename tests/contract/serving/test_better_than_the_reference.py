@@ -9,10 +9,12 @@ import contextlib
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import client_lab
+import numpy as np
 import pytest
 import server_lab
 
@@ -210,6 +212,39 @@ class TestReload:
             site.add("own", 2)
             client.reload(resident, site.entry("own"))
             client.wait_for("own", {2: "AVAILABLE", 1: "END"})
+
+
+class TestBatching:
+    def test_a_request_of_another_width_fails_nobody(self, embedded: Any, zoo: Path) -> None:
+        """In the real server such requests meet in one batch, and all of its requests fail."""
+        resident = server_lab.model_config("half_plus_two", zoo / "half_plus_two")
+        files = {
+            "models": server_lab.config_text(resident, server_lab.model_config("wide", zoo / "wide")),
+            "batching": "max_batch_size { value: 2 } batch_timeout_micros { value: 2000000 }",
+        }
+        flags = (
+            "--model_config_file={directory}/models",
+            "--enable_batching",
+            "--batching_parameters_file={directory}/batching",
+        )
+        with served(embedded, *flags, files=files) as (_, client), ThreadPoolExecutor(4) as pool:
+            asking = [
+                pool.submit(lambda w=w: client.predict("wide", {"x": np.ones((1, w), np.float32)}))
+                for w in (1, 2, 1, 2)
+            ]
+            found = [client_lab.numbers(one.result(), "total") for one in asking]
+            assert found == [[1.0], [2.0], [1.0], [2.0]]
+
+
+class TestHealth:
+    def test_it_is_always_on_and_needs_no_models_name(self, embedded: Any, zoo: Path) -> None:
+        """The real server answers UNIMPLEMENTED unless --enable_grpc_healthcheck_service is given."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        flags = ("--model_name=half_plus_two", f"--model_base_path={zoo / 'half_plus_two'}")
+        with served(embedded, *flags) as (_, client):
+            stub = health_pb2_grpc.HealthStub(client.channel)
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
 
 
 class TestStopping:

@@ -185,7 +185,3 @@ class TestHealth:
 
     def test_with_the_flag_others_are_not_found(self, optioned: Any) -> None:
         assert optioned.refused(lambda: self.check(optioned, "nobody"))[0] == "NOT_FOUND"
-
-    @pytest.mark.parametrize("service", ["", "ModelService"])
-    def test_without_the_flag_there_is_no_such_service(self, standing: Any, service: str) -> None:
-        assert standing.refused(lambda: self.check(standing, service))[0] == "UNIMPLEMENTED"
