@@ -38,6 +38,27 @@ models = Path("/var/lib/liftgate/models")
 config = ModelConfig("{{model}}", str(models / "{{model}}"), (7,))
 (models / "models.config").write_text(model_config_text([config]))
 '"""
+# Does with the embedded server what podman does with the image: starts it detached, in this control
+# group and as the user it is told, and hands its process to systemd.
+PODMAN = """#!/bin/bash
+echo "$*" >> /srv/podman.log
+case $1 in
+image) test -e /srv/podman.image ;;
+pull) touch /srv/podman.image ;;
+run)
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --user) user=${2%:*} group=${2#*:} ;;
+        docker.io/*) shift; break ;;
+        esac
+        shift
+    done
+    setpriv --reuid "$user" --regid "$group" --clear-groups /opt/liftgate/venv/bin/liftgate model-server "$@" &
+    systemd-notify --pid=$! --ready
+    ;;
+stop) kill "$(systemctl show -P MainPID liftgate-model-server)" ;;
+esac
+"""
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -196,6 +217,65 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
     assert serving_machine.run(f"systemctl reload liftgate-balancer && {ask}").stdout == "7\n"
     serving_machine.run("systemctl kill --signal=KILL --kill-whom=all liftgate-balancer")
     eventually(serving_machine, ask, "7\n")
+
+
+def test_a_serving_host_with_a_container_is_made_from_nothing(
+    serving_machine: Any, signed_site: Any, play: Play, tmp_path: Path
+) -> None:
+    """podman is a stand-in: no container can run inside a test machine. Unit, command and files are the real ones."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "podman").write_text(PODMAN)
+    (tmp_path / "bin" / "podman").chmod(0o755)
+    serving_machine.copy(tmp_path / "bin", "/usr/local/stand-in")
+    serving_machine.run("ln -sf /usr/local/stand-in/podman /usr/bin/podman")
+    root = tmp_path / "1.root.json"
+    root.write_bytes(signed_site.root_bytes)
+    variables = {
+        "python_environment_is_managed": False,
+        "liftgate_host_model": signed_site.model,
+        "liftgate_host_store_url": "dir:/srv/bucket",
+        "liftgate_host_root_metadata": str(root),
+        "liftgate_host_min_free_gb": 0.1,
+        "serving_host_model_server": "container",
+        "serving_host_container_packages": [],
+        "serving_host_image_digest": f"sha256:{'5' * 64}",
+    }
+
+    def run(*, check: bool = False) -> int:
+        return changed(play("serving_host.yml", machine=serving_machine, variables=variables, check=check))
+
+    assert run(check=True) > 0
+    assert serving_machine.run("ls /etc/systemd/system/liftgate-model-server.service /srv/podman.log").stdout == ""
+    assert run() > 0
+    eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
+    assert run() == 0
+
+    said = serving_machine.run("cat /srv/podman.log").stdout.splitlines()
+    image = f"docker.io/tensorflow/serving:2.20.0@sha256:{'5' * 64}"
+    assert f"pull {image}" in said
+    (started,) = [line for line in said if line.startswith("run ")]
+    user = serving_machine.run("echo $(id -u liftgate):$(id -g liftgate)").stdout.strip()
+    for words in (
+        "--cgroups=split",
+        "--read-only",
+        "--cap-drop ALL",
+        "--network none",
+        "--pull never",
+        f"--user {user}",
+    ):
+        assert words in started
+    _, _, flags = started.partition(f"{image} ")
+    assert flags.startswith("--port=0 --grpc_socket_path=/run/liftgate/model-server.sock --model_config_file=")
+
+    main_pid = "systemctl show -P MainPID liftgate-model-server"
+    first = serving_machine.run(main_pid).stdout
+    serving_machine.run(f"kill -9 $({main_pid})")
+    eventually(
+        serving_machine,
+        f"test $({main_pid}) != {first.strip()} && systemctl is-active liftgate-model-server",
+        "active\n",
+    )
+    eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
 
 
 def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
