@@ -130,6 +130,12 @@ class ReleaseRecord(Record):
     created_at: Timestamp
 
     @property
+    def about(self) -> int:
+        """The version that the release was made for: its canary, else its shadow, else its stable version."""
+        share = self.canary or self.shadow
+        return self.stable if share is None else share.version
+
+    @property
     def versions(self) -> tuple[int, ...]:
         """Every version that this release wants in memory, ascending, each once."""
         shares = [share.version for share in (self.canary, self.shadow) if share is not None]

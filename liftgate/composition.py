@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from artifact_sync.registry import Registry
     from artifact_sync.trust import TrustedReader
     from artifact_sync.trust.keys import SigningKey
-    from serving.model_server import GrpcModelServer
+    from serving.model_server import GrpcModelServer, ServerTls
+    from serving.settings import AgentSettings
+    from web.settings import WebSettings
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,20 @@ class Site:
         return folder
 
     def model_server(self) -> GrpcModelServer:
-        """Return a client of this host's model server; it connects when it is first used."""
+        """Return a client of this host's model server, as the agent asks it; it connects when it is first used."""
         from serving.model_server import GrpcModelServer
 
-        return GrpcModelServer(self.settings.agent.server_address)
+        agent = self.settings.agent
+        return GrpcModelServer(agent.server_address, tls=_server_tls(agent))
+
+    def front_end_model_server(self) -> GrpcModelServer:
+        """Return a client as the front end asks for answers: [web] where it says something, else as the agent."""
+        from serving.model_server import GrpcModelServer
+
+        web, agent = self.settings.web, self.settings.agent
+        if web.server_address is None:
+            return GrpcModelServer(agent.server_address, tls=_server_tls(web) or _server_tls(agent))
+        return GrpcModelServer(web.server_address, tls=_server_tls(web))
 
     def signing_key(self, path: Path | None, *, role: str) -> SigningKey:
         """Load a private key; the passphrase comes from the environment or a prompt.
@@ -106,6 +118,20 @@ class Site:
                 "`liftgate keys new NAME` makes one."
             )
         return KeyFile(path).load(ask_passphrase=passphrase())
+
+
+def _server_tls(settings: AgentSettings | WebSettings) -> ServerTls | None:
+    """Return the TLS that a table of the settings asks for; all of its files are named there, or none."""
+    from serving.model_server import ServerTls
+
+    if settings.server_ca_path is None:
+        return None
+    return ServerTls(
+        ca_path=settings.server_ca_path,
+        certificate_path=settings.server_certificate_path,
+        key_path=settings.server_key_path,
+        server_name=settings.server_name,
+    )
 
 
 def passphrase() -> Callable[[str], str] | None:

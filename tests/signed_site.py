@@ -22,7 +22,7 @@ from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries, Roles
 from validation.approval import approve
 from validation.approval_records import SignedApproval
-from validation.promote import Promotion, Rollback, promote, roll_back
+from validation.promote import Beside, Promotion, Rollback, promote, roll_back
 from validation.verdict import ChampionReference, Outcome, Reason, Verdict
 
 MODEL = "photos"
@@ -121,7 +121,7 @@ class SignedSite:
         return approve(run, trust=self.reader(by), signer=self.keys[by], reason=reason, now=self.now)
 
     def promote(
-        self, run: RunFolder, *, by: str = "rita", canary_percent: float | None = None, store: ObjectStore | None = None
+        self, run: RunFolder, *, by: str = "rita", beside: Beside | None = None, store: ObjectStore | None = None
     ) -> Promotion:
         return promote(
             run,
@@ -129,7 +129,7 @@ class SignedSite:
             signer=self.keys["releaser"],
             by=by,
             now=self.now,
-            canary_percent=canary_percent,
+            beside=beside,
             expiries=self.expiries,
         )
 

@@ -43,7 +43,7 @@ class HistoryEntry:
 
     Attributes:
         release: who, why, when, what.
-        version: the version that the release was about: its canary, else its stable version.
+        version: the version that the release was made for: its canary or shadow, else its stable version.
         approvals: the approvals that a promotion rested on; a rollback needs none.
     """
 
@@ -79,8 +79,7 @@ def history(view: TrustedView, registry: Registry, *, newest: int | None = None)
     """
     for number in tuple(reversed(view.release_numbers))[:newest]:
         release = view.release(number)
-        about = release.stable if release.canary is None else release.canary.version
-        yield HistoryEntry(release, view.version(about), _approvals(view, registry, release))
+        yield HistoryEntry(release, view.version(release.about), _approvals(view, registry, release))
 
 
 def trace(view: TrustedView, registry: Registry, identifier: str) -> tuple[VersionTrace, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from artifact_sync.errors import LostRaceError, RefusedError
 from artifact_sync.push import PushReport, push_export
@@ -52,6 +53,31 @@ class Promotion:
         return self.pushed is None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A candidate beside the champion: a canary answers a part of the users, a shadow gets copies of requests.
+
+    Raises:
+        RefusedError: the percentage is none.
+    """
+
+    role: Literal["canary", "shadow"]
+    percent: float
+
+    def __post_init__(self) -> None:
+        most = 100 if self.role == "shadow" else 99.999
+        if not 0 < self.percent <= most:
+            raise RefusedError(
+                f"Promotion refused: a {self.role} of {self.percent} % is none. Name more than 0 and "
+                f"{'at most' if self.role == 'shadow' else 'less than'} 100, or promote without it."
+            )
+
+    def shares(self, version: int) -> tuple[TrafficShare | None, TrafficShare | None]:
+        """Return what a release says of its canary and of its shadow."""
+        share = TrafficShare(version=version, percent=self.percent)
+        return (share, None) if self.role == "canary" else (None, share)
+
+
 def promote(
     run: RunFolder,
     *,
@@ -60,7 +86,7 @@ def promote(
     by: str,
     now: datetime,
     reason: str | None = None,
-    canary_percent: float | None = None,
+    beside: Beside | None = None,
     documents: Iterable[Path] = (),
     progress: ProgressCallback | None = None,
     expiries: Expiries | None = None,
@@ -74,14 +100,14 @@ def promote(
         by: who promotes, for the record.
         now: the time that is written down.
         reason: why; by default the approvers' reasons.
-        canary_percent: serve it to this per cent of the users beside the champion, which stays stable.
+        beside: have it beside the champion, which stays stable; None makes it the champion.
         documents: further evidence that the verdict names, such as holdout.json.
         progress: told the bytes pushed and in all.
         expiries: for how long the releaser's signatures are to be believed.
 
     Raises:
-        RefusedError: not better, stale, not approved by enough, taken back before, or a canary
-            without a champion.
+        RefusedError: not better, stale, not approved by enough, taken back before, or nothing is
+            there that it could be beside of.
         LostRaceError: somebody else's version or release came first; the message says whose.
         IntegrityError: a file is not the one that was judged.
         TrustError: the bucket's state is not to be believed.
@@ -92,12 +118,12 @@ def promote(
     view = publisher.view()
     candidacy = read_candidacy(run, model=view.model, act="Promotion")
     standing = standing_of(candidacy, view)
-    done = _done_before(standing, view, canary_percent=canary_percent)
+    done = _done_before(standing, view, beside=beside)
     if done is not None:
         return Promotion(done, view.version(_version(standing).version), None, completed)
     check_champion(candidacy, view, act="Promotion")
     _check_approved(candidacy, standing, view)
-    record = _release(standing, view, by=by, now=now, reason=reason, canary_percent=canary_percent)
+    record = _release(standing, view, by=by, now=now, reason=reason, beside=beside)
     _check_not_taken_back(candidacy, standing, view)
     pushed = push_export(trust.registry, run.export, candidacy.manifest, progress=progress)
     store_evidence(trust.registry, candidacy, standing.approvals, documents=documents)
@@ -129,14 +155,15 @@ def _version(standing: Standing) -> VersionRecord:
     return standing.version
 
 
-def _done_before(standing: Standing, view: TrustedView, *, canary_percent: float | None) -> ReleaseRecord | None:
+def _done_before(standing: Standing, view: TrustedView, *, beside: Beside | None) -> ReleaseRecord | None:
     latest = view.latest_release()
     if not standing.is_published or latest is None or latest.kind != "promotion":
         return None
     version = _version(standing).version
-    if canary_percent is None:
-        return latest if (latest.stable, latest.canary) == (version, None) else None
-    return latest if latest.canary == TrafficShare(version=version, percent=canary_percent) else None
+    shares = (latest.canary, latest.shadow)
+    if beside is None:
+        return latest if latest.stable == version and shares == (None, None) else None
+    return latest if shares == beside.shares(version) else None
 
 
 def _check_approved(candidacy: Candidacy, standing: Standing, view: TrustedView) -> None:
@@ -170,28 +197,25 @@ def _release(
     by: str,
     now: datetime,
     reason: str | None,
-    canary_percent: float | None,
+    beside: Beside | None,
 ) -> ReleaseRecord:
     latest, version = view.latest_release(), _version(standing).version
-    if canary_percent is not None and not 0 < canary_percent < 100:
+    if beside is not None and latest is None:
         raise RefusedError(
-            f"Promotion refused: a canary of {canary_percent} % is none. Name more than 0 and less than 100, or "
-            "promote without it."
+            f"Promotion refused: a {beside.role} needs a champion beside it, and nothing is released yet. "
+            "Promote without it."
         )
-    if canary_percent is not None and latest is None:
-        raise RefusedError(
-            "Promotion refused: a canary needs a champion beside it, and nothing is released yet. Promote without it."
-        )
+    canary, shadow = beside.shares(version) if beside is not None else (None, None)
     because = reason or "; ".join(
         f"{signed.approval.approver}: {signed.approval.reason}" for signed in standing.approvals
     )
-    is_canary = canary_percent is not None and latest is not None
     return ReleaseRecord(
         model=view.model,
         number=1 if latest is None else latest.number + 1,
         kind="promotion",
-        stable=latest.stable if is_canary and latest is not None else version,
-        canary=TrafficShare(version=version, percent=canary_percent) if canary_percent is not None else None,
+        stable=latest.stable if beside is not None and latest is not None else version,
+        canary=canary,
+        shadow=shadow,
         reason=because,
         by=by,
         approval_sha256s=tuple(signed.sha256 for signed in standing.approvals),

@@ -36,6 +36,5 @@ def described(release: ReleaseRecord, view: TrustedView) -> str:
     """Return one sentence about a release: who, what, which run."""
     if release.kind == "rollback":
         return f"{release.by} rolled back to version {release.stable} with release {release.number}"
-    version = release.stable if release.canary is None else release.canary.version
-    run_id = view.version(version).lineage.run_id
-    return f"{release.by} promoted version {version} (run {run_id}) with release {release.number}"
+    run_id = view.version(release.about).lineage.run_id
+    return f"{release.by} promoted version {release.about} (run {run_id}) with release {release.number}"

@@ -16,6 +16,9 @@ from liftgate.progress import counting
 @click.command("promote")
 @click.argument("run_id", metavar="RUN")
 @click.option("--canary", "canary", type=float, help="Serve it to this per cent of the users beside the champion.")
+@click.option(
+    "--shadow", "shadow", type=float, help="Copy this per cent of requests to it; users get the champion's answers."
+)
 @click.option("--because", "reason", help="Why; default: the approvers' reasons.")
 @click.option("--by", help="Who promotes, for the record; default: your user name.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key; default: [keys] releaser.")
@@ -25,6 +28,7 @@ def command(
     config_path: Path | None,
     run_id: str,
     canary: float | None,
+    shadow: float | None,
     reason: str | None,
     by: str | None,
     key: Path | None,
@@ -34,8 +38,12 @@ def command(
 
     When it was cut off, run the same command again: it finishes what it began.
     """
-    from validation.promote import promote
+    from validation.promote import Beside, promote
 
+    if canary is not None and shadow is not None:
+        raise click.UsageError("--canary and --shadow: a candidate is the one or the other. Begin with --shadow.")
+    beside = Beside("canary", canary) if canary is not None else None
+    beside = Beside("shadow", shadow) if shadow is not None else beside
     site = Site.load(config_path)
     run = site.run(run_id)
     holdout = site.settings.validation.holdout_dir
@@ -49,11 +57,15 @@ def command(
             by=by or getpass.getuser(),
             now=SystemClock().now(),
             reason=reason,
-            canary_percent=canary,
+            beside=beside,
             documents=documents,
             progress=progress,
         )
-    share = f", version {done.version.version} to {canary:g} % of the users" if canary is not None else ""
+    share = ""
+    if beside is not None:
+        what = "answers" if beside.role == "canary" else "gets copies of"
+        whom = "users" if beside.role == "canary" else "requests"
+        share = f", version {done.version.version} {what} {beside.percent:g} % of the {whom}"
     lines = [f"Release {done.release.number}: stable is version {done.release.stable}{share}."]
     lines += [f"Finished what had been left half-published: {path}" for path in done.completed]
     if done.pushed is None:

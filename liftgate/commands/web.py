@@ -20,20 +20,18 @@ def command(config_path: Path | None, host: str | None, port: int | None) -> Non
 
     Runs until SIGTERM, which lets running requests end.
     """
-    from serving.model_server import GrpcModelServer
     from web.assembly import open_front_end
     from web.server import serve
 
     site = Site.load(config_path)
     given = {"host": host, "port": port}
     settings = site.settings.web.model_copy(update={name: value for name, value in given.items() if value is not None})
-    address = settings.server_address or site.settings.agent.server_address
     front_end = partial(
         open_front_end,
         settings,
         registry=site.registry,
         trusted=site.trusted,
-        model_server=GrpcModelServer(address),
-        shadow_server=GrpcModelServer(address),
+        model_server=site.front_end_model_server(),
+        shadow_server=site.front_end_model_server(),
     )
     serve(settings, front_end, on_ready=lambda url: say(f"READY {url}"))

@@ -11,6 +11,7 @@ from artifact_sync.errors import ExpiredError, IntegrityError, RefusedError, Tru
 from artifact_sync.trust.roles import Expiries
 from validation.approval import approvals, approve
 from validation.approval_records import Proposal, SignedApproval
+from validation.promote import Beside
 
 
 def test_an_approval_binds_a_person_to_everything_that_was_judged(site) -> None:
@@ -71,7 +72,7 @@ def test_a_stale_verdict_is_refused_and_says_what_is_served_now(site) -> None:
 def test_a_new_release_of_the_same_champion_does_not_make_a_verdict_stale(site) -> None:
     site.promote(site.approved_run("run-a"))
     run = site.run("run-c")
-    site.promote(site.approved_run("run-b"), canary_percent=5)
+    site.promote(site.approved_run("run-b"), beside=Beside("canary", 5))
     assert site.approve(run).approval.version == 3
 
 

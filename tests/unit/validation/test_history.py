@@ -6,13 +6,14 @@ from artifact_sync.errors import NotFoundError, TrustError
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Roles
 from validation.history import history, trace
+from validation.promote import Beside
 
 
 @pytest.fixture
 def told(site):
     """Two promotions and a rollback."""
     site.promote(site.approved_run("run-a"))
-    site.promote(site.approved_run("run-b"), canary_percent=5)
+    site.promote(site.approved_run("run-b"), beside=Beside("canary", 5))
     site.roll_back(reason="too many cats")
     return site
 

@@ -8,7 +8,7 @@ from artifact_sync.errors import InputError, IntegrityError, RefusedError
 from artifact_sync.pull import pull_version
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Expiries, Roles
-from validation.promote import promote, roll_back
+from validation.promote import Beside, promote, roll_back
 
 
 def test_a_first_promotion_is_release_1_and_can_be_pulled(site) -> None:
@@ -96,7 +96,7 @@ def test_a_candidate_whose_champion_moved_is_refused(site) -> None:
 def test_a_candidate_whose_number_was_taken_says_by_which_run(site) -> None:
     site.promote(site.approved_run("run-a"))
     canary, other = site.approved_run("run-b"), site.approved_run("run-c")
-    site.promote(canary, canary_percent=5)
+    site.promote(canary, beside=Beside("canary", 5))
     with pytest.raises(RefusedError, match=r"run-c was approved as version 2, but that number went to run run-b"):
         site.promote(other)
     site.approve(other)
@@ -136,25 +136,41 @@ def test_only_the_releaser_promotes(site) -> None:
 def test_a_canary_keeps_the_champion_and_can_be_promoted_in_full(site) -> None:
     site.promote(site.approved_run("run-a"))
     run = site.approved_run("run-b")
-    canary = site.promote(run, canary_percent=5).release
+    canary = site.promote(run, beside=Beside("canary", 5)).release
     assert (canary.stable, canary.canary.version, canary.canary.percent) == (1, 2, 5)
-    wider = site.promote(run, canary_percent=20).release
+    wider = site.promote(run, beside=Beside("canary", 20)).release
     assert (wider.number, wider.canary.percent) == (3, 20)
     full = site.promote(run).release
     assert (full.number, full.stable, full.canary) == (4, 2, None)
     assert site.fresh_reader().refresh().version_numbers == (1, 2)
 
 
+def test_a_shadow_changes_nobodys_answers_and_can_become_the_champion(site) -> None:
+    site.promote(site.approved_run("run-a"))
+    run = site.approved_run("run-b")
+    shadow = site.promote(run, beside=Beside("shadow", 100)).release
+    assert (shadow.stable, shadow.canary, shadow.shadow.version, shadow.about) == (1, None, 2, 2)
+    assert site.promote(run, beside=Beside("shadow", 100)).release == shadow
+    full = site.promote(run).release
+    assert (full.stable, full.canary, full.shadow) == (2, None, None)
+
+
+@pytest.mark.parametrize("percent", [0, -1, 100.5])
+def test_a_shadow_is_a_part_of_the_requests_or_all(percent: float) -> None:
+    with pytest.raises(RefusedError, match=rf"a shadow of {percent} % is none"):
+        Beside("shadow", percent)
+
+
 def test_a_first_promotion_cannot_be_a_canary(site) -> None:
     with pytest.raises(RefusedError, match="a canary needs a champion beside it"):
-        site.promote(site.approved_run("run-a"), canary_percent=5)
+        site.promote(site.approved_run("run-a"), beside=Beside("canary", 5))
 
 
 @pytest.mark.parametrize("percent", [0, -1, 100, 250])
 def test_a_canary_is_a_part_of_the_users(site, percent: float) -> None:
     site.promote(site.approved_run("run-a"))
     with pytest.raises(RefusedError, match=rf"a canary of {percent} % is none"):
-        site.promote(site.approved_run("run-b"), canary_percent=percent)
+        site.promote(site.approved_run("run-b"), beside=Beside("canary", percent))
 
 
 def test_rollback_names_the_version_before_and_copies_nothing(site) -> None:
@@ -188,14 +204,14 @@ def test_rollback_again_with_the_same_words_is_the_same_rollback(site) -> None:
 def test_rollback_takes_a_canary_away_first(site) -> None:
     site.promote(site.approved_run("run-a"))
     site.promote(site.approved_run("run-b"))
-    site.promote(site.approved_run("run-c"), canary_percent=5)
+    site.promote(site.approved_run("run-c"), beside=Beside("canary", 5))
     done = site.roll_back().release
     assert (done.stable, done.canary) == (2, None)
 
 
 def test_rollback_refuses_a_version_that_was_never_stable(site) -> None:
     site.promote(site.approved_run("run-a"))
-    site.promote(site.approved_run("run-b"), canary_percent=5)
+    site.promote(site.approved_run("run-b"), beside=Beside("canary", 5))
     for version in (2, 9):
         with pytest.raises(RefusedError, match=rf"version {version} was never the stable version .*\(those were 1\)"):
             site.roll_back(to=version)
@@ -230,7 +246,7 @@ def test_a_version_that_was_taken_back_is_not_promoted_again_by_a_retry(site) ->
 def test_a_canary_that_was_taken_back_is_not_promoted_either(site) -> None:
     site.promote(site.approved_run("run-a"))
     run = site.approved_run("run-b")
-    site.promote(run, canary_percent=5)
+    site.promote(run, beside=Beside("canary", 5))
     site.roll_back()
     with pytest.raises(RefusedError, match="was taken back by release 3"):
         site.promote(run)
