@@ -114,13 +114,21 @@ class Account(FrozenModel):
     figures: dict[str, str]
 
 
+class MemoryPeak(FrozenModel):
+    """The most that the server's process was seen to hold, and the size of each version's files in it then."""
+
+    server_bytes: Annotated[int, Field(ge=0)]
+    file_bytes: tuple[Annotated[int, Field(ge=0)], ...]
+
+
 class AgentState(Record):
     """Everything the agent remembers.
 
     `last_good` is the version to return to; it is never removed from the disk. `offered` is what
     the last configuration sent to the server listed, written before it is sent. `seen_at` is when
     `highest_release` was first seen here; `announced_swap` the release for which it was said that
-    the old version leaves the memory first; `memory_factor` what a byte of a version's files took.
+    the old version leaves the memory first; `memory_factor` what a byte of a version's files took,
+    and `memory_peak` the most that the server held.
     """
 
     schema_name: ClassVar[str] = "liftgate.agent-state/2"
@@ -137,6 +145,7 @@ class AgentState(Record):
     announced_swap: Number | None = None
     account: Account | None = None
     memory_factor: Annotated[float, Field(gt=0)] | None = None
+    memory_peak: MemoryPeak | None = None
     said: Said | None = None
 
 

@@ -90,6 +90,20 @@ def judge_room(*, needed: int, freed: int, reading: MemoryReading) -> RoomVerdic
     return RoomVerdict(room="none", figures=f"{figures}.")
 
 
+def reusable_bytes(*, peak_bytes: int, peak_needed: int, now_bytes: int, now_needed: int) -> int:
+    """Return what the server's process keeps of versions that left it, and will use for the next one.
+
+    A process that frees memory does not always give it back to the system, so that its size alone
+    would say that no second version fits although two were in it at its peak. One that was started
+    anew is far below its peak and keeps nothing.
+
+    Args:
+        peak_bytes, now_bytes: what the process held at its peak, and holds.
+        peak_needed, now_needed: what the versions in it were thought to need, then and now.
+    """
+    return max(0, (peak_needed - now_needed) - max(0, peak_bytes - now_bytes))
+
+
 def learn(factor: float | None, *, grown_bytes: int, file_bytes: int) -> float | None:
     """Return the factor after a load that made the server grow; it rises at once and falls slowly.
 

@@ -130,7 +130,8 @@ class StepRunner:
         match step:
             case CheckMemory():
                 self.room = None
-                self.room = self.checks.room(step, factor=self.state_file.state.memory_factor)
+                state = self.state_file.state
+                self.room = self.checks.room(step, factor=state.memory_factor, peak=state.memory_peak)
                 self._note("memory", self.room.figures)
             case ProbeVersion(version):
                 self.checks.probe(version)
@@ -155,9 +156,12 @@ class StepRunner:
 
     def _learn(self, loaded: tuple[int, ...], before_bytes: int | None) -> None:
         state = self.state_file.state
+        changes: dict[str, object] = {"memory_peak": self.checks.peak(state.memory_peak)}
         if len(loaded) == 1:
-            factor = self.checks.learned_factor(loaded[0], before_bytes=before_bytes, factor=state.memory_factor)
-            self.state_file.write_if_room(state.model_copy(update={"memory_factor": factor}))
+            changes["memory_factor"] = self.checks.learned_factor(
+                loaded[0], before_bytes=before_bytes, factor=state.memory_factor
+            )
+        self.state_file.write_if_room(state.model_copy(update=changes))
 
     def _note(self, about: str, figures: str) -> None:
         if self.release is not None:

@@ -7,7 +7,7 @@ pass raises; one that does returns its figures for the acknowledgement.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,18 @@ import numpy.typing as npt
 from artifact_sync.clock import Clock
 from artifact_sync.errors import CapacityError, IntegrityError, ModelServerError, ModelServerUnavailableError
 from artifact_sync.records import GoldenExamples
+from serving.agent_state import MemoryPeak
 from serving.golden import golden_photos, read_golden_examples, replay
 from serving.latency_probe import LatencyBounds, LatencyVerdict, MeasuredPairs, compare, measure
 from serving.memory_budget import (
     DEFAULT_FACTOR,
+    MemoryReading,
     MemorySource,
     RoomVerdict,
     judge_room,
     learn,
     needed_bytes,
+    reusable_bytes,
     weight_bytes,
 )
 from serving.rollout_steps import CheckMemory
@@ -52,7 +55,7 @@ class VersionChecks:
     clock: Clock
     should_stop: Callable[[], bool]
 
-    def room(self, step: CheckMemory, *, factor: float | None) -> RoomVerdict:
+    def room(self, step: CheckMemory, *, factor: float | None, peak: MemoryPeak | None = None) -> RoomVerdict:
         """Return whether the step's versions fit beside what is there or in its place.
 
         Raises:
@@ -61,7 +64,7 @@ class VersionChecks:
         factor = factor if factor is not None else DEFAULT_FACTOR
         needed = sum(needed_bytes(self.file_bytes(version), factor=factor) for version in step.versions)
         freed = sum(needed_bytes(self.file_bytes(version), factor=factor) for version in step.outgoing)
-        verdict = judge_room(needed=needed, freed=freed, reading=self.memory.read())
+        verdict = judge_room(needed=needed, freed=freed, reading=self._reading(peak, factor=factor))
         if verdict.room == "beside" or (verdict.room == "swap" and self.settings.when_memory_is_short == "swap"):
             return verdict
         if step.is_return and step.outgoing:
@@ -76,6 +79,28 @@ class VersionChecks:
             f"Version {', '.join(map(str, step.versions))} refused: it does not fit into the model server's memory"
             f"{' beside the served one' if step.outgoing else ''}. {verdict.figures} Nothing was loaded. {remedy}"
         )
+
+    def _reading(self, peak: MemoryPeak | None, *, factor: float) -> MemoryReading:
+        reading = self.memory.read()
+        if peak is None or reading.headroom_bytes is None or reading.server_bytes is None:
+            return reading
+        kept = reusable_bytes(
+            peak_bytes=peak.server_bytes,
+            peak_needed=sum(needed_bytes(size, factor=factor) for size in peak.file_bytes),
+            now_bytes=reading.server_bytes,
+            now_needed=sum(needed_bytes(size, factor=factor) for size in self._loaded_file_bytes()),
+        )
+        return replace(reading, headroom_bytes=reading.headroom_bytes + kept)
+
+    def peak(self, before: MemoryPeak | None) -> MemoryPeak | None:
+        """Return the most that the server was seen to hold, after a load."""
+        held_bytes = self.server_bytes()
+        if held_bytes is None or (before is not None and held_bytes <= before.server_bytes):
+            return before
+        return MemoryPeak(server_bytes=held_bytes, file_bytes=self._loaded_file_bytes())
+
+    def _loaded_file_bytes(self) -> tuple[int, ...]:
+        return tuple(self.file_bytes(version) for version in self.driver.available())
 
     def server_bytes(self) -> int | None:
         """Return what the server's process holds in memory now; None when it cannot be known."""

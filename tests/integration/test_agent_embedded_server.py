@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from artifact_sync.clock import SystemClock
 from artifact_sync.records import GoldenExample, GoldenExamples
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH
 from serving.model_server import GrpcModelServer, VersionState
+from serving.server_memory import ServerMemory
 from serving.server_process import ServerProcess
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
@@ -136,7 +138,7 @@ def test_forward_back_within_the_bake_time_and_forward_again(lab: Any) -> None:
     lab.publish(2)
     report = agent.tick()
     assert (report.served, report.loaded, answering(lab)) == ({"stable": 2}, (1, 2), 2), report
-    lab.publish(1)
+    lab.publish(1, kind="rollback")
     report = agent.tick()
     assert steps(report) == ["ProbeVersion", "MoveLabels", "RecordServing", "Acknowledge"], "no byte pulled or loaded"
     assert answering(lab) == 1
@@ -171,6 +173,39 @@ def test_a_killed_server_comes_back_from_the_agents_file(lab: Any) -> None:
         # A new connection: the old one pauses for up to a second before it tries again.
         with GrpcModelServer(process.target) as again:
             assert again.predict("shapes", PIXELS, label="stable").version == 2
+
+
+def test_the_figures_of_the_real_server_are_acknowledged(lab: Any, server: ServerProcess) -> None:
+    agent = real_with_memory(lab, server)
+    lab.publish(1)
+    agent.tick()
+    lab.publish(2)
+    assert agent.tick().served == {"stable": 2}
+    (said,) = lab.acknowledgements(2)
+    figures = (
+        r"Memory: about \d+ MiB needed, \d+ MiB free of \d+ MiB .*Latency of version 2 against version 1: median \d"
+    )
+    assert re.search(figures, said.detail), said.detail
+
+
+def test_a_version_without_room_is_refused_by_what_the_real_process_holds(lab: Any, server: ServerProcess) -> None:
+    agent = real_with_memory(lab, server)
+    lab.publish(1)
+    agent.tick()
+    held = ServerMemory(server.target).read().server_bytes
+    assert held is not None
+    assert held > 50 * 2**20, "a process with TensorFlow"
+    lab.publish(2)
+    report = real_with_memory(lab, server, memory_limit_bytes=held + 20 * 2**20).tick()
+    assert (report.outcome, report.exit_code, answering(lab)) == ("refused", 12, 1)
+    assert "(memory_limit_bytes)" in lab.acknowledgements(2)[0].detail
+
+
+def real_with_memory(lab: Any, server: ServerProcess, **settings: Any) -> Any:
+    """The agent that asks the system about the real process."""
+    changed = lab.settings.model_copy(update={"server_address": server.target, **settings})
+    memory = ServerMemory(server.target, limit_bytes=changed.memory_limit_bytes)
+    return lab.agent(server=lab.client, clock=SystemClock(), settings=changed, memory=memory)
 
 
 def test_a_version_that_answers_otherwise_gets_no_label(lab: Any, exports: Path) -> None:

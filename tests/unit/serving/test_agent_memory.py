@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from serving.memory_budget import MemoryReading, judge_room, learn, needed_bytes
+from artifact_sync.errors import ModelServerError
+from serving.memory_budget import MemoryReading, judge_room, learn, needed_bytes, reusable_bytes
+from serving.model_server import VersionState, VersionStatus
+from serving.server_driver import ServerDriver
 from serving.server_memory import ServerMemory, server_pid
 
 MIB = 1024 * 1024
@@ -55,6 +58,17 @@ def test_what_a_load_took_is_learnt_at_once_upwards_and_slowly_downwards() -> No
     assert learn(6.0, grown_bytes=0, file_bytes=files) == 6.0
     assert learn(None, grown_bytes=500 * MIB, file_bytes=1 * MIB) is None
     assert learn(None, grown_bytes=10_000 * MIB, file_bytes=10 * MIB) == 20.0
+
+
+def test_what_a_process_keeps_of_versions_that_left_it_is_used_again() -> None:
+    def kept(now: int, needed: int) -> int:
+        return reusable_bytes(peak_bytes=900, peak_needed=300, now_bytes=now, now_needed=needed)
+
+    assert kept(900, 100) == 200, "nothing was given back"
+    assert kept(750, 100) == 50
+    assert kept(600, 100) == 0, "all of it was"
+    assert kept(350, 100) == 0, "it was started anew"
+    assert kept(900, 300) == 0
 
 
 # What the system says.
@@ -145,6 +159,35 @@ def test_the_real_system_can_be_read(listener: str) -> None:
 # What the agent does with it.
 
 
+class Hoarder:
+    """A server's process that gives nothing back, with room for two versions of 35 MiB."""
+
+    def __init__(self, server: Any) -> None:
+        self.server, self.most = server, 0
+
+    def read(self) -> MemoryReading:
+        held = len(self.server.available) * needed_bytes(35 * MIB, factor=1.0)
+        self.most = max(self.most, held)
+        return MemoryReading(140 * MIB - self.most, None, self.most, "a test's")
+
+
+def test_a_server_that_gives_no_memory_back_takes_one_release_after_the_other(
+    agent_lab: ModuleType, memory_path: Path
+) -> None:
+    lab = agent_lab.Lab(memory_path, settings={"bake_seconds": 0})
+    lab.initialise()
+    hoarder = Hoarder(lab.server)
+    for version in (1, 2, 3, 4):
+        export = agent_lab.write_export(lab.root / "runs" / str(version), weight=float(version))
+        (export / "variables" / "more").write_bytes(b"\0" * (35 * MIB - 18 - 7))
+        lab.publish(version)
+        report = lab.agent(memory=hoarder).tick()
+        assert report.served == {"stable": version}, report
+    hoarder.most += 40 * MIB
+    lab.publish(1)
+    assert lab.agent(memory=hoarder).tick().served == {"stable": 4}, "what something else took is not there"
+
+
 def make(agent_lab: ModuleType, path: Path, **settings: Any) -> Any:
     """A host with room for one version, which serves version 1."""
     lab = agent_lab.Lab(path, settings={"bake_seconds": 0, **settings})
@@ -197,6 +240,35 @@ def test_a_swap_that_fails_brings_the_old_version_back(agent_lab: ModuleType, me
     report = lab.agent().tick()
     assert (report.outcome, report.served, report.loaded) == ("failed", {"stable": 1}, (1,))
     assert [said.outcome for said in lab.acknowledgements(2)] == ["failed"]
+
+
+class SlowlyUnloading:
+    """A server in which version 1 is UNLOADING for some looks before its memory is free."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks, self.asked = looks, 0
+
+    def reload(self, configs: Any, *, timeout_seconds: float) -> None:
+        assert configs == ()
+
+    def status(self, model: str) -> Any:
+        self.asked += 1
+        state = VersionState.UNLOADING if self.asked <= self.looks else VersionState.END
+        return (VersionStatus(1, state),)
+
+
+def driver(lab: Any, server: SlowlyUnloading) -> ServerDriver:
+    parts = {"model": "shapes", "model_dir": lab.model_dir, "settings": lab.settings, "clock": lab.clock}
+    return ServerDriver(server=server, should_stop=lambda: False, **parts)
+
+
+def test_a_swap_waits_until_the_old_version_has_given_its_memory_back(agent_lab: ModuleType, tmp_path: Path) -> None:
+    lab = agent_lab.Lab(tmp_path)
+    server = SlowlyUnloading(20)
+    driver(lab, server).vacate((), labels={})
+    assert server.asked == 21
+    with pytest.raises(ModelServerError, match="does not let go of version 1"):
+        driver(lab, SlowlyUnloading(float("inf"))).vacate((), labels={})
 
 
 def test_a_version_that_does_not_fit_even_alone_is_refused_by_a_host_that_swaps(
