@@ -34,6 +34,8 @@ from serving.server_driver import ServerDriver, StopRequestedError, VersionRejec
 from serving.settings import AgentSettings
 from serving.version_directories import VersionDirectories
 
+_PAIRS_FOR_A_LIMIT = 30
+
 
 @dataclass(frozen=True)
 class VersionChecks:
@@ -182,13 +184,17 @@ class VersionChecks:
         )
 
     def _measured(self, version: int, served: int | None) -> MeasuredPairs:
+        pairs = self.settings.latency_pairs
+        if pairs == 0:
+            # Not compared: there is a limit alone.
+            served, pairs = None, _PAIRS_FOR_A_LIMIT
         ours = read_golden_examples(self.directories.directory(version))
         return measure(
             self.driver.server,
             model=self.driver.model,
             new=(version, _photos(ours)),
             served=(served, self._photos_for(served, ours)) if served is not None else None,
-            pairs=max(1, self.settings.latency_pairs),
+            pairs=pairs,
             timeout_seconds=self.settings.request_timeout_seconds,
             clock=self.clock,
             pause=self._stop_when_asked,

@@ -175,3 +175,12 @@ def test_the_first_release_has_a_limit_only_where_one_is_set(agent_lab: ModuleTy
     report = lab.agent().tick()
     assert (report.outcome, report.served) == ("failed", {})
     assert "limit 100 ms (max_latency_ms)" in report.detail
+
+
+def test_a_limit_holds_where_nothing_is_compared(agent_lab: ModuleType, memory_path: Any) -> None:
+    lab = agent_lab.Lab(memory_path, settings={"latency_pairs": 0, "max_latency_ms": 100.0})
+    lab.initialise()
+    lab.server.milliseconds.update({1: 1.0, 2: 99.0, 3: 101.0})
+    for version, served in ((1, 1), (2, 2), (3, 2)):
+        lab.publish(version)
+        assert lab.agent().tick().served == {"stable": served}
