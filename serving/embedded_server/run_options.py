@@ -19,7 +19,8 @@ from serving.embedded_server.tensorflow_library import TensorFlowLibrary
 from serving.protos import runtime_pb2
 
 _CALLERS_THREAD = -1
-_FULL_TRACE = 3
+# Memory is measured from the first level on; higher ones start a profiler, of which a process has only one.
+_TRACE_LEVEL = 1
 _SAFETY_FACTOR = 20.0
 _FORGETTING = 0.9
 
@@ -58,7 +59,7 @@ class RunOptions:
     @contextlib.contextmanager
     def special(self, *, timeout_seconds: float | None, is_traced: bool) -> Iterator[Any]:
         """Return options for a run that TensorFlow ends when the time is over, or that it measures."""
-        trace_level = _FULL_TRACE if is_traced else 0
+        trace_level = _TRACE_LEVEL if is_traced else 0
         if timeout_seconds is None:
             options = self._new(trace_level, self._thread_pool, 0)
         else:
