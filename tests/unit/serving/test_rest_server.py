@@ -41,8 +41,10 @@ class Doubler:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.is_asked = threading.Semaphore(0)
+        self.timeouts: list[float | None] = []
 
     def run(self, feeds: dict[str, Any], fetches: list[str], *, timeout_seconds: float | None) -> list[Any]:
+        self.timeouts.append(timeout_seconds)
         self.is_asked.release()
         if not self.may_answer.wait(timeout_seconds):
             raise StatusError(Code.DEADLINE_EXCEEDED, "Timed out")
@@ -355,10 +357,11 @@ class TestRefusals:
 
 class TestTime:
     def test_a_request_that_takes_too_long_is_given_up(self) -> None:
-        with lab_with(timeout_seconds=0.2) as lab, lab.connect() as client:
+        with lab_with(timeout_seconds=1.0) as lab, lab.connect() as client:
             lab.model.may_answer.clear()
             client.request("POST", PREDICT, {"instances": [1]})
             assert client.reply().status == 504
+            assert all(timeout is not None and 0 < timeout <= 1.0 for timeout in lab.model.timeouts)
             lab.model.may_answer.set()
             assert_works(lab, client)
 
@@ -410,9 +413,11 @@ class TestTime:
 class TestBounds:
     def test_one_connection_too_many_takes_the_place_of_the_idlest(self) -> None:
         with lab_with(http=HttpSettings(connections=3)) as lab, ExitStack() as stack:
-            clients = [stack.enter_context(lab.connect()) for _ in range(3)]
-            for client in clients:
-                assert_works(lab, client)
+            clients = []
+            for count in range(1, 4):
+                clients.append(stack.enter_context(lab.connect()))
+                assert_works(lab, clients[-1])
+                until(lambda count=count: idle_connections(lab) == count)
             assert_works(lab)
             assert clients[0].is_closed()
             assert_works(lab, clients[2])
@@ -428,7 +433,7 @@ class TestBounds:
             assert late.reply().status == 503
             lab.model.may_answer.set()
             assert [client.reply().status for client in clients] == [200, 200]
-            until(lambda: any(connection.is_idle for connection in lab.server._server._connections))
+            until(lambda: idle_connections(lab) > 0)
             assert_works(lab)
 
     def test_large_bodies_together_are_bounded(self) -> None:
@@ -564,6 +569,10 @@ class TestEnd:
         with pytest.raises(StatusError, match=f"Cannot listen on 127.0.0.1:{port}") as caught:
             RestServer(lab.catalogue, metrics=Metrics(), host="127.0.0.1", port=port, settings=RestSettings())
         assert caught.value.code is Code.UNAVAILABLE
+
+
+def idle_connections(lab: Lab) -> int:
+    return sum(connection.is_idle for connection in list(lab.server._server._connections))
 
 
 def is_refused(lab: Lab) -> bool:
