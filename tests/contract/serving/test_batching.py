@@ -224,8 +224,12 @@ class TestWhatDoesNotFit:
 
     def test_a_full_queue_refuses_and_goes_on(self, command: Any, zoo_config_without_labels: str) -> None:
         with batching(command, zoo_config_without_labels, SHORT_QUEUE) as client:
-            answers = at_once(*(lambda: client.predict("slow", {"x": [1.0]}) for _ in range(12)))
-            refused = [answer for answer in answers if isinstance(answer, tuple)]
+            by_grpc = [lambda: client.predict("slow", {"x": [1.0]})] * 6
+            by_rest = [lambda: client.rest_predict("slow", {"instances": [1.0]})] * 6
+            answers = at_once(*by_grpc, *by_rest)
+            refused = [answer for answer in answers[:6] if isinstance(answer, tuple)]
+            refused += [("UNAVAILABLE", answer.error) for answer in answers[6:] if answer.code == 503]
+            assert {answer.code for answer in answers[6:]} <= {200, 503}
             assert 0 < len(refused) < 12
             for code, message in refused:
                 assert code == "UNAVAILABLE"

@@ -102,6 +102,12 @@ class TestFlags:
             server.target = server.log.partition("READY grpc=")[2].split()[0]
             server.wait_until_ready()
 
+    def test_one_thread_for_rest_is_enough(self, embedded: Any, zoo: Path) -> None:
+        """The real server answers nothing then: its event loop takes the thread."""
+        flags = ("--model_name=half_plus_two", f"--model_base_path={zoo / 'half_plus_two'}")
+        with served(embedded, *flags, "--rest_api_num_threads=1") as (_, client):
+            client.assert_serving()
+
 
 class TestMissingPaths:
     def test_a_reload_that_names_one_returns_and_says_so(self, site: Site) -> None:

@@ -90,6 +90,13 @@ class TestWhatIsRefused:
         assert code == "INVALID_ARGUMENT"
         assert found.startswith("Illegal setting both ModelServerConfig::model_type (deprecated) and ")
 
+    def test_a_request_log_that_nobody_writes(self, operator: Any) -> None:
+        operator.add(1)
+        entry = operator.entry()
+        entry.logging_config.log_collector_config.type = "any"
+        found = operator.client.refused(lambda: operator.reload(entry))
+        assert found == ("INVALID_ARGUMENT", "No request-logger-creator provided.")
+
     def test_a_model_listed_twice(self, operator: Any) -> None:
         operator.add(1)
         found = operator.client.refused(lambda: operator.reload(operator.entry(), operator.entry()))

@@ -95,6 +95,11 @@ class TestQuestions:
         (entry,) = standing.rest("/v1/models/plus/versions/2").json["model_version_status"]
         assert entry == {"version": "2", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
+    def test_status_does_not_look_at_a_label(self, standing: Any) -> None:
+        for label in ("stable", "nobody's"):
+            versions = standing.rest(f"/v1/models/plus/labels/{label}").json["model_version_status"]
+            assert [entry["version"] for entry in versions] == ["3", "2", "1"]
+
     def test_an_error_of_a_version_is_told_by_name(self, operator: Any) -> None:
         operator.add(1)
         (operator.home / "own/2").mkdir()

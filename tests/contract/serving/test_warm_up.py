@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import client_lab
 import pytest
+import server_lab
 import tiny_models
 
 FILE = "assets.extra/tf_serving_warmup_requests"
@@ -160,3 +162,29 @@ def test_a_damaged_file_is_found_where_it_is_damaged(operator: Any) -> None:
     status = bring(operator, damage)
     assert status.state == 50, status
     assert "Please verify your warmup data is in TFRecord format." in status.status.error_message
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_each_request_runs_as_often_as_the_flag_says(command: Any, zoo: Path, tmp_path: Path, iterations: int) -> None:
+    def count() -> Any:
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        log = prediction_log_pb2.PredictionLog()
+        request = client_lab.predict_request("ignored", {}, signature="incr_counter")
+        log.predict_log.request.CopyFrom(request)
+        return log
+
+    shutil.copytree(zoo / "counter/1", tmp_path / "base/1")
+    written(count, count)(tmp_path / "base/1")
+    flags = (
+        "--model_name=counter",
+        f"--model_base_path={tmp_path / 'base'}",
+        f"--num_request_iterations_for_warmup={iterations}",
+    )
+    with (
+        server_lab.started(command, *flags, with_rest=False) as server,
+        server_lab.open_channel(server.target) as channel,
+    ):
+        client = client_lab.Client(rest_port=0, channel=channel)
+        response = client.predict("counter", {}, signature="get_counter")
+        assert client_lab.numbers(response, "output") == 2.0 * iterations
