@@ -6,6 +6,7 @@ Its place in the flow: the only way in which Liftgate talks to a model server, r
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -36,6 +37,7 @@ _METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 _STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 _RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 _QUESTION_TIMEOUT_SECONDS = 10.0
+_CUT_OFF = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
 _MISSING = ("Unrecognized servable version label", "Servable not found for request")
 
 _Response = TypeVar("_Response", bound=Message)
@@ -172,8 +174,15 @@ class GrpcModelServer:
         timeout_seconds: float = _QUESTION_TIMEOUT_SECONDS,
     ) -> _Response:
         call = self._call(method, response_type)
+        deadline = time.monotonic() + timeout_seconds
         try:
-            response = call(request, timeout=timeout_seconds)
+            try:
+                response = call(request, timeout=timeout_seconds)
+            except grpc.RpcError as error:
+                if method == _RELOAD or not _is_cut_off(error):
+                    raise
+                # Part of the answer was here, so gRPC's own policy does not ask again.
+                response = call(request, timeout=max(0.001, deadline - time.monotonic()))
         except grpc.RpcError as error:
             raise self._translated(error, method=method, model=model, timeout_seconds=timeout_seconds) from error
         except ValueError as error:
@@ -226,7 +235,7 @@ class GrpcModelServer:
                 f"{timeout_seconds:g} s. Look at its load and its log; ask again later."
             )
         # Nothing here cancels a call, so CANCELLED is a server, or this client, that closes.
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or _is_cut_off(error):
             return ModelServerUnavailableError(
                 f"The model server at {self.target} cannot be reached ({details}). "
                 f"Check that it runs and listens at that address; ask again later."
@@ -234,6 +243,12 @@ class GrpcModelServer:
         # The server has no code of its own for it: a missing label is an INVALID_ARGUMENT like many others.
         kind = VersionMissingError if (details or "").startswith(_MISSING) else ModelServerError
         return kind(f"The model server at {self.target} refused {verb} of model {model}: {code.name}: {details}")
+
+
+def _is_cut_off(error: grpc.RpcError) -> bool:
+    """Return whether the answer ended before its status came: the other end died in the midst of it."""
+    details = error.details() or ""
+    return error.code() in _CUT_OFF and ("Stream removed" in details or "RST_STREAM" in details)
 
 
 def _choose(spec: tfs_pb2.ModelSpec, *, model: str, version: int | None, label: str | None) -> None:

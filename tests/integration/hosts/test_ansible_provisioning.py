@@ -245,7 +245,7 @@ def test_a_serving_host_with_a_container_is_made_from_nothing(
         return changed(play("serving_host.yml", machine=serving_machine, variables=variables, check=check))
 
     assert run(check=True) > 0
-    assert serving_machine.run("ls /etc/systemd/system/liftgate-model-server.service /srv/podman.log").stdout == ""
+    assert serving_machine.run("ls /etc/systemd/system/liftgate-model-server.service /srv/podman.image").stdout == ""
     assert run() > 0
     eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
     assert run() == 0
