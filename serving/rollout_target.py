@@ -64,6 +64,8 @@ def labels_without(
 def target_of(s: Situation) -> Target:
     """Return what this host works towards now."""
     is_held_back = s.failure is not None or s.withdrawal is not None or s.turn.word in {"stop", "late"}
+    # A host that waits for others serves what it has in the meantime; an emptied server gets that first.
+    is_held_back |= s.turn.word == "wait" and s.state.accepted is not None and "stable" not in s.labels
     if s.desired is not None and not is_held_back and not s.blocked & set(s.desired.versions):
         return Target(labels=release_labels(s.desired), release=s.desired)
     accepted = s.state.accepted

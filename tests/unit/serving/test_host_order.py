@@ -185,3 +185,13 @@ def test_a_restarted_server_is_given_the_accepted_release_without_waiting(lab: A
     agent = lab.agent()
     lab.server.config, lab.server.states, lab.server.weights = None, {}, {}
     assert agent.tick().served == {"stable": 1}
+
+
+def test_a_server_that_is_emptied_while_its_host_waits_gets_what_was_served(lab: Any) -> None:
+    agent = lab.agent()
+    lab.publish(2)
+    agent.tick()
+    lab.server.config, lab.server.states, lab.server.weights = None, {}, {}
+    report = agent.tick()
+    assert report.served == {"stable": 1}
+    assert report.loaded == (1, 2), "and the new one is ready again"
