@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -220,3 +221,76 @@ def test_a_refusal_is_not_tried_again(serve: Callable[..., int], answers: Answer
     with GrpcModelServer(f"127.0.0.1:{port}") as server, pytest.raises(ModelServerError, match="UNIMPLEMENTED"):
         server.signature("shapes")
     assert answers.callers == []
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _counted(text: bytes) -> bytes:
+    return bytes([len(text)]) + text
+
+
+class BreakingServer(threading.Thread):
+    """HTTP/2 by hand: breaks off the answers of the first `broken` requests after part of them was sent."""
+
+    def __init__(self, broken: int) -> None:
+        super().__init__(daemon=True)
+        self.broken, self.asked = broken, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, self._listener, connection.makefile("rb") as stream:
+            connection.sendall(_frame(4, 0, 0, b""))
+            stream.read(24)  # the preface
+            while head := stream.read(9):
+                payload = stream.read(int.from_bytes(head[:3], "big"))
+                kind, flags, number = head[3], head[4], int.from_bytes(head[5:9], "big")
+                if kind == 4 and not flags & 1:
+                    connection.sendall(_frame(4, 1, 0, b""))
+                elif kind == 6 and not flags & 1:
+                    connection.sendall(_frame(6, 1, 0, payload))
+                elif kind == 0 and flags & 1:
+                    connection.sendall(self._answer(number))
+
+    def _answer(self, stream: int) -> bytes:
+        self.asked += 1
+        response = tfs_pb2.PredictResponse()
+        response.model_spec.version.value = 1
+        tensor = response.outputs["probabilities"]
+        tensor.dtype = tfs_pb2.DT_FLOAT
+        for size in (1, 2):
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.float_val.extend([0.25, 0.75])
+        message = response.SerializeToString()
+        body = b"\x00" + len(message).to_bytes(4, "big") + message
+        head = _frame(1, 4, stream, b"\x88\x0f\x10" + _counted(b"application/grpc"))
+        if self.asked <= self.broken:
+            return head + _frame(0, 1, stream, body[:10])
+        status = b"\x00" + _counted(b"grpc-status") + _counted(b"0")
+        return head + _frame(0, 0, stream, body) + _frame(1, 5, stream, status)
+
+
+@pytest.mark.parametrize(("broken", "asked"), [(1, 2), (5, 2)])
+def test_an_answer_that_breaks_off_is_asked_for_once_more(broken: int, asked: int) -> None:
+    breaking = BreakingServer(broken)
+    breaking.start()
+    with GrpcModelServer(f"127.0.0.1:{breaking.port}") as server:
+        if broken == 1:
+            assert server.predict("shapes", PIXELS).version == 1
+        else:
+            with pytest.raises(ModelServerUnavailableError, match="cannot be reached"):
+                server.predict("shapes", PIXELS)
+    breaking.join(30)
+    assert breaking.asked == asked
+
+
+def test_a_reload_whose_answer_breaks_off_is_not_sent_again() -> None:
+    breaking = BreakingServer(1)
+    breaking.start()
+    with GrpcModelServer(f"127.0.0.1:{breaking.port}") as server, pytest.raises(ModelServerUnavailableError):
+        server.reload(MODELS, timeout_seconds=10)
+    breaking.join(30)
+    assert breaking.asked == 1
