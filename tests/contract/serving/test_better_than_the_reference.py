@@ -220,6 +220,31 @@ class TestReload:
             client.wait_for("own", {2: "AVAILABLE", 1: "END"})
 
 
+class TestTransitions:
+    def test_the_old_version_can_make_room_first(self, embedded: Any, zoo: Path, tmp_path: Path) -> None:
+        """The real binary holds both versions for a while; its other policy cannot be chosen by a flag."""
+        resident = server_lab.model_config("half_plus_two", zoo / "half_plus_two")
+        flags = (
+            "--model_config_file={directory}/models",
+            "--file_system_poll_wait_seconds=1",
+            "--transition_policy=resource_preserving",
+        )
+        with served(embedded, *flags, files={"models": server_lab.config_text(resident)}) as (_, client):
+            site = Site(client, zoo, tmp_path)
+            site.add("own", 1)
+            client.reload(resident, site.entry("own"))
+            site.add("own", 2)
+            seen: list[dict[int, str]] = []
+
+            def is_settled() -> bool:
+                seen.append(client.states("own"))
+                return seen[-1] == {2: "AVAILABLE", 1: "END"}
+
+            client.until(is_settled, lambda: str(seen))
+            assert not [states for states in seen if list(states.values()).count("AVAILABLE") > 1]
+            assert site.answer("own") == 2.0
+
+
 class TestBatching:
     def test_a_request_of_another_width_fails_nobody(self, embedded: Any, zoo: Path) -> None:
         """In the real server such requests meet in one batch, and all of its requests fail."""
@@ -234,10 +259,8 @@ class TestBatching:
             "--batching_parameters_file={directory}/batching",
         )
         with served(embedded, *flags, files=files) as (_, client), ThreadPoolExecutor(4) as pool:
-            asking = [
-                pool.submit(lambda w=w: client.predict("wide", {"x": np.ones((1, w), np.float32)}))
-                for w in (1, 2, 1, 2)
-            ]
+            rows = [np.ones((1, width), np.float32) for width in (1, 2, 1, 2)]
+            asking = [pool.submit(client.predict, "wide", {"x": row}) for row in rows]
             found = [client_lab.numbers(one.result(), "total") for one in asking]
             assert found == [[1.0], [2.0], [1.0], [2.0]]
 
