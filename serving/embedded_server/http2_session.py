@@ -21,7 +21,7 @@ _CONNECTION_WINDOW_BYTES = 32 << 20
 _STREAM_WINDOW_BYTES = 8 << 20
 _FRAME_BYTES = 1 << 20
 _OUTPUT_BYTES = 256 << 10
-# Pings, settings, priorities and empty data frames between two calls of `calm_down`.
+# Pings, settings, priorities, resets and empty data frames between two calls of `calm_down`.
 _MAX_CONTROL_FRAMES = 2_000
 # Streams that a client may reset at once, and how many more each second.
 _RESETS_AT_ONCE, _RESETS_PER_SECOND = 5_000, 1_000

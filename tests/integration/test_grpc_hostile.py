@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
 import struct
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from serving.embedded_server import io_loop
 from serving.embedded_server.grpc_dispatch import GrpcLimits
 
 QUICK = GrpcLimits(greeting_seconds=0.3, transfer_seconds=0.3)
@@ -300,7 +303,7 @@ def test_who_does_not_read_is_cut_off_without_filling_memory(grpc_lab: ModuleTyp
         client.until_closed()
 
 
-def test_without_file_descriptors_accepting_waits(grpc_lab: ModuleType) -> None:
+def test_without_file_descriptors_accepting_waits(grpc_lab: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     lab = grpc_lab
     with lab.served() as (echo, _), lab.RawClient(echo.bound) as client:
         assert client.is_alive(1)
@@ -308,26 +311,47 @@ def test_without_file_descriptors_accepting_waits(grpc_lab: ModuleType) -> None:
         waiting = socket.socket()
         host, port = echo.bound.split(":")
         in_use = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 1, hard))
+        fillers = list(_all_free_descriptors())
         try:
             waiting.connect((host, int(port)))
             waiting.sendall(lab.PREFACE + lab.frame(lab.SETTINGS))
-            # The connections that there are go on, and the thread does not spin.
-            used = _thread_seconds()
-            for stream in range(3, 103, 2):
+            while not caplog.records:
+                time.sleep(0.01)
+            # The connections that there are go on, and the thread tries again now and then only.
+            for stream in range(3, 1003, 2):
                 assert client.is_alive(stream)
-            assert _thread_seconds() - used < 5
+            time.sleep(0.5)
+            assert 1 <= len([record for record in caplog.records if "can be accepted" in record.message]) < 20
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for filler in fillers:
+                os.close(filler)
         waiting.settimeout(20)
         assert waiting.recv(9)
         waiting.close()
 
 
+def _all_free_descriptors() -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        while True:
+            yield os.dup(0)
+
+
+def test_an_answer_from_another_thread_wakes_the_sleeper(grpc_lab: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = grpc_lab
+    with lab.served() as (echo, _), lab.RawClient(echo.bound) as client:
+        monkeypatch.setattr(io_loop, "_IDLE_SECONDS", lab.PATIENCE_SECONDS * 2)
+        monkeypatch.setattr(io_loop, "_BUSY_SECONDS", lab.PATIENCE_SECONDS * 2)
+        for stream in range(1, 21, 2):
+            client.call(stream, lab.echo_body(b"abc"), method="Wait")
+            assert echo.waiting.acquire(timeout=20)
+        # All of them are taken, so it sleeps, and it would for longer than this client waits.
+        assert client.is_alive(21)
+        echo.may_answer.set()
+        assert client.answer(1).body == lab.echo_body(b"abc")
+        monkeypatch.undo()
+
+
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def _thread_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
