@@ -5,7 +5,6 @@ Its place in the flow: session.py runs all its plans through it, from any number
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +18,6 @@ from serving.embedded_server.tensorflow_library import TensorFlowLibrary
 
 # Of the whole process: what one version takes the others do not have.
 _GATE = MemoryGate(available_bytes)
-# Also of the whole process: TensorFlow refuses a second traced run beside one (ALREADY_EXISTS).
-_TRACING = threading.Lock()
 
 
 class GraphRuns:
@@ -64,11 +61,8 @@ class GraphRuns:
             if limit is not None and not plan.times.may_reach(limit, rows=rows):
                 limit = None
             began = time.perf_counter()
-            if plan.memory.is_worth_tracing(input_bytes) and _TRACING.acquire(blocking=False):
-                try:
-                    self._call_traced(plan, values, results, limit, input_bytes)
-                finally:
-                    _TRACING.release()
+            if plan.memory.is_worth_tracing(input_bytes):
+                self._call_traced(plan, values, results, limit, input_bytes)
             elif limit is None:
                 self._call(plan, values, results, self._options.usual, None)
             else:

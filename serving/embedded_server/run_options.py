@@ -19,7 +19,8 @@ from serving.embedded_server.tensorflow_library import TensorFlowLibrary
 from serving.protos import runtime_pb2
 
 _CALLERS_THREAD = -1
-# Memory is measured from the first level on; higher ones start a profiler, of which a process has only one.
+# Memory is measured from the first level on. Higher ones start a profiler, of which a process has only one:
+# of first runs that come at once all but one would fail (ALREADY_EXISTS).
 _TRACE_LEVEL = 1
 _SAFETY_FACTOR = 20.0
 _FORGETTING = 0.9

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,66 @@ def test_many_threads_get_their_own_answers(session: Session) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_first_runs_that_come_at_once_are_all_answered(echo_path: Path) -> None:
+    session = load(echo_path)
+    together = threading.Barrier(8)
+    answers: list[object] = []
+
+    def ask(size: int) -> None:
+        together.wait()
+        try:
+            answers.append(run(session, "int32", np.zeros(size, np.int32)).size)
+        except StatusError as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=ask, args=(2**number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.close()
+    assert sorted(answers, key=str) == sorted((2**number for number in range(8)), key=str)
+
+
+def test_a_library_of_python_that_is_loaded_later_finds_its_own_functions(echo_path: Path) -> None:
+    # TensorFlow's libraries hold functions of the names of OpenSSL's; Python's hashlib once found those.
+    program = (
+        "import pathlib, sys\n"
+        "from serving.embedded_server.session import load_session\n"
+        "load_session(pathlib.Path(sys.argv[1]), tags=('serve',), intra_op_threads=1, inter_op_threads=1)\n"
+        "import hashlib, ssl\n"
+        "ssl.create_default_context()\n"
+        "print(hashlib.new('sha256', b'').hexdigest())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(echo_path)], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.startswith("e3b0c442")
+
+
+def test_a_run_that_memory_does_not_allow_is_refused_and_the_next_one_is_answered(echo_path: Path) -> None:
+    program = (
+        "import numpy, pathlib, resource, sys\n"
+        "from serving.embedded_server.session import load_session\n"
+        "from serving.embedded_server.status import StatusError\n"
+        "session = load_session(pathlib.Path(sys.argv[1]), tags=('serve',), intra_op_threads=1, inter_op_threads=1)\n"
+        "definition = session.signature_defs['uint8']\n"
+        "def run(size):\n"
+        "    feeds = {definition.inputs['x'].name: numpy.zeros(size, numpy.uint8)}\n"
+        "    return session.run(feeds, [definition.outputs['y'].name], timeout_seconds=None)[0].size\n"
+        "used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (500 << 20),) * 2)\n"
+        "try:\n"
+        "    run(100 << 20)\n"
+        "except StatusError as error:\n"
+        "    print(error.code.name, 'send fewer rows' in error.message, run(7))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(echo_path)], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "RESOURCE_EXHAUSTED True 7\n"
 
 
 def test_variables_are_restored(session: Session) -> None:
