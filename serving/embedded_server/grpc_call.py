@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from serving.embedded_server import grpc_framing
 from serving.embedded_server.grpc_method import Method
 from serving.embedded_server.http2_connection import Http2Connection
-from serving.embedded_server.http2_session import Stream
+from serving.embedded_server.http2_stream import Stream
 from serving.embedded_server.status import Code, StatusError
 
 _LOG = logging.getLogger(__name__)

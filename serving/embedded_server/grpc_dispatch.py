@@ -18,7 +18,7 @@ from serving.embedded_server import grpc_framing
 from serving.embedded_server.grpc_call import Answer, Call, Post, deadline_exceeded
 from serving.embedded_server.grpc_method import DialogueMethod, Method
 from serving.embedded_server.http2_connection import Http2Connection
-from serving.embedded_server.http2_session import Http2Limits, Stream
+from serving.embedded_server.http2_stream import Http2Limits, Stream
 from serving.embedded_server.nghttp2_library import HeaderBlock
 from serving.embedded_server.status import Code, StatusError
 

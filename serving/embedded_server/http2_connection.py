@@ -9,7 +9,8 @@ from __future__ import annotations
 import select
 import time
 
-from serving.embedded_server.http2_session import Http2Limits, Http2Session, Stream
+from serving.embedded_server.http2_session import Http2Session
+from serving.embedded_server.http2_stream import Http2Limits, Stream
 from serving.embedded_server.wires import PlainWire, ReceiveBuffer
 
 

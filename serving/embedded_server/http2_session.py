@@ -8,11 +8,10 @@ after `receive` has returned, where an exception has somewhere to go and nghttp2
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Container
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from serving.embedded_server.http2_stream import Http2Limits, Stream
 from serving.embedded_server.nghttp2_library import FrameHeader, HeaderBlock, Http2, nghttp2_library
 
 _WANTED_HEADERS = frozenset((b":path", b":method", b"content-type", b"grpc-timeout", b"grpc-encoding"))
@@ -33,68 +32,6 @@ _string_at, _memmove, _frame_at = ctypes.string_at, ctypes.memmove, FrameHeader.
 
 class Http2Error(Exception):
     """The peer has broken HTTP/2 beyond repair, or floods; nothing but closing is left."""
-
-
-@dataclass(frozen=True)
-class Http2Limits:
-    """What one connection may ask for.
-
-    Attributes:
-        max_streams: requests at once.
-        max_header_bytes: names and values of one request's headers, uncompressed.
-        max_body_bytes: what of a request's body is kept; one that is longer shows by its `received_bytes`.
-        prefix_bytes: where to cut the first chunk of a body, so that what follows need not be copied again.
-        paths_heard_whole: requests to these paths are news only when they are complete.
-    """
-
-    max_streams: int
-    max_header_bytes: int
-    max_body_bytes: int
-    prefix_bytes: int
-    paths_heard_whole: Container[bytes]
-
-
-class Stream:
-    """One request and its answer.
-
-    Attributes:
-        chunks: the body as it came; whoever has used them clears the list.
-        received_bytes: the length of the body so far, also of what was not kept.
-        is_complete: the client has said all.
-        is_open: neither finished nor reset.
-        is_answered: an answer has begun.
-        call, since: for the owner's use.
-    """
-
-    __slots__ = (
-        *("id", "headers", "is_heard_whole", "chunks", "received_bytes", "is_complete", "is_open", "call"),
-        *("since", "is_answered", "_body", "_offset", "_trailers"),
-    )
-
-    def __init__(self, stream_id: int, headers: dict[bytes, bytes], *, is_heard_whole: bool) -> None:
-        self.id = stream_id
-        self.headers = headers
-        self.is_heard_whole = is_heard_whole
-        self.chunks: list[bytes] = []
-        self.received_bytes = 0
-        self.is_complete = False
-        self.is_open = True
-        self.is_answered = False
-        self.call: Any = None
-        self.since: float | None = None
-        self._body = b""
-        self._offset = 0
-        self._trailers: HeaderBlock | None = None
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing will be added to the answer."""
-        return self.is_answered and self._trailers is not None
-
-    @property
-    def unsent_bytes(self) -> int:
-        """How much of the answer waits for the client to take it."""
-        return len(self._body) - self._offset
 
 
 class Http2Session:
@@ -182,13 +119,13 @@ class Http2Session:
     def respond(self, stream: Stream, headers: HeaderBlock, *, body: bytes, trailers: HeaderBlock | None) -> None:
         """Begin the answer of an open stream; without trailers more of it comes by `write`."""
         stream.is_answered, stream.since = True, None
-        stream._body, stream._trailers = body, trailers
+        stream.body, stream.trailers = body, trailers
         self._library.submit_response(self._session, stream.id, headers.array, headers.count, _body_source())
 
     def write(self, stream: Stream, body: bytes, *, trailers: HeaderBlock | None = None) -> None:
         """Add to an answer that has begun; trailers end it."""
         stream.since = None
-        stream._body, stream._offset, stream._trailers = stream._body[stream._offset :] + body, 0, trailers
+        stream.body, stream.offset, stream.trailers = stream.body[stream.offset :] + body, 0, trailers
         self._library.resume_data(self._session, stream.id)
 
     def refuse(self, stream: Stream, headers: HeaderBlock) -> None:
@@ -304,15 +241,15 @@ class Http2Session:
         session: int, stream_id: int, buffer: int, size: int, flags: Any, source: int, self: Http2Session
     ) -> int:
         stream = self.streams[stream_id]
-        body, offset = stream._body, stream._offset
+        body, offset = stream.body, stream.offset
         left = len(body) - offset
         if left > size:
             _memmove(buffer, body[offset : offset + size], size)
-            stream._offset = offset + size
+            stream.offset = offset + size
             return size
         _memmove(buffer, body[offset:] if offset else body, left)
-        stream._body, stream._offset = b"", 0
-        trailers = stream._trailers
+        stream.body, stream.offset = b"", 0
+        trailers = stream.trailers
         if trailers is None:
             return left or Http2.DEFERRED
         flags[0] = Http2.DATA_EOF | Http2.DATA_NO_END_STREAM

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from serving.embedded_server import nghttp2_library as binding
-from serving.embedded_server.http2_session import Http2Error, Http2Limits, Http2Session, Stream
+from serving.embedded_server.http2_session import Http2Error, Http2Session
+from serving.embedded_server.http2_stream import Http2Limits, Stream
 from serving.embedded_server.nghttp2_library import FrameHeader, HeaderBlock, nghttp2_library
 from serving.embedded_server.status import Code, StatusError
 
