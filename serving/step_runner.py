@@ -40,9 +40,9 @@ from serving.rollout_steps import (
     Withdraw,
     WriteConfig,
 )
-from serving.rollout_target import labels_without
 from serving.server_driver import ServerDriver, StopRequestedError
 from serving.settings import AgentSettings
+from serving.start_config import start_labels
 from serving.state_file import StateFile
 from serving.version_checks import VersionChecks
 from serving.version_directories import VersionDirectories
@@ -187,17 +187,12 @@ class StepRunner:
         return self._start_config(labels, withdrawal=state.withdrawal)
 
     def _start_config(self, wanted: Mapping[str, int], *, withdrawal: Withdrawal | None) -> bytes:
-        withdrawn = withdrawal.version if withdrawal is not None else None
-        last_good = self.state_file.state.last_good
-        labels = dict(wanted)
-        if labels:
-            # A server that restarts before the labels moved back must not come up with what was withdrawn.
-            labels = labels_without(
-                labels, last_good=last_good, is_usable=lambda one: one != withdrawn and self.is_verified(one)
-            )
-        labels = {label: version for label, version in labels.items() if self.is_verified(version)}
-        if wanted and "stable" not in labels and last_good is not None and self.is_verified(last_good):
-            labels = {"stable": last_good}
+        labels = start_labels(
+            wanted,
+            last_good=self.state_file.state.last_good,
+            withdrawn=withdrawal.version if withdrawal is not None else None,
+            is_verified=self.is_verified,
+        )
         versions = tuple(sorted(set(labels.values())))
         return model_config_text(self.driver.configs(versions, labels=labels)).encode()
 

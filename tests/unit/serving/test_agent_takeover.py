@@ -169,9 +169,10 @@ def test_a_return_that_nobody_can_do_says_so_and_stays_asked_for(
     def forbidden(pid: int, number: int) -> None:
         raise PermissionError
 
-    with monkeypatch.context() as patch, pytest.raises(RefusedError, match=f"kill -9 {hanging.pid}"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "kill", forbidden)
-        return_now(lab.agent(), reason="users complain", grace_seconds=0.1)
+        with pytest.raises(RefusedError, match=f"kill -9 {hanging.pid}"):
+            return_now(lab.agent(), reason="users complain", grace_seconds=0.1)
     assert requests(lab).is_pending()
     with pytest.raises(RefusedError, match=r"is not done after 0\.3 s"):
         return_now(lab.agent(), reason="users complain", timeout_seconds=0.3)
