@@ -67,6 +67,7 @@ class Flags:
     grpc_max_threads: int = _flag(0, "threads that answer gRPC; 0: four for each CPU")
     max_request_mebibytes: int = _flag(512, "largest gRPC request; 0: no limit, as the real server (own flag)")
     enable_grpc_reflection: bool = _flag(False, "tell tools such as grpcurl what is served (own flag)")
+    rest_api_num_threads: int = _flag(0, "REST requests that are worked on at once; 0: 32")
     rest_api_timeout_in_ms: int = _flag(30_000, "how long a REST request may take")
     rest_api_enable_cors_support: bool = _flag(False, "let scripts of other sites call REST from browsers")
     tensorflow_session_parallelism: int = _flag(0, "threads of both kinds below; 0: as said there")
@@ -94,7 +95,6 @@ NOT_HONOURED = {
     **dict.fromkeys(
         (
             "num_unload_threads",
-            "rest_api_num_threads",
             "flush_filesystem_caches",
             "enable_profiler",
             "remove_unused_fields_from_bundle_metagraph",

@@ -22,6 +22,7 @@ from serving.embedded_server.grpc_health import GrpcHealth
 from serving.embedded_server.grpc_reflection import GrpcReflection
 from serving.embedded_server.grpc_services import GrpcServices
 from serving.embedded_server.grpc_transport import GrpcTransport
+from serving.embedded_server.http_server import HttpSettings
 from serving.embedded_server.lifecycle import Lifecycle, LifecycleSettings
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.rest import METRICS_PATH, RestServer, RestSettings
@@ -34,6 +35,7 @@ from serving.protos import tfs_pb2
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.2
+_REST_THREADS = 32
 _TRANSITIONS: dict[str, Transition] = {
     "availability_preserving": availability_preserving,
     "resource_preserving": resource_preserving,
@@ -103,10 +105,12 @@ class Server:
         self._stopping.set()
         _LOG.info("draining: no new requests, running ones have %g s", self._flags.drain_seconds)
         self._health.leave()
+        if rest is not None:
+            rest.leave()
         transport.begin_drain(self._flags.drain_seconds)
+        transport.wait_closed()
         if rest is not None:
             rest.stop(drain_seconds=self._flags.drain_seconds)
-        transport.wait_closed()
         self._lifecycle.stop()
         self._loader.stop()
 
@@ -151,6 +155,7 @@ class Server:
                 is_cors_enabled=self._flags.rest_api_enable_cors_support,
                 metrics_path=self._metrics_path,
                 is_method_name_checked=self._flags.enable_signature_method_name_check,
+                http=HttpSettings(threads=self._flags.rest_api_num_threads or _REST_THREADS),
             ),
         )
         rest.start()
