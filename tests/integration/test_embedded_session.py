@@ -98,24 +98,26 @@ def test_many_threads_get_their_own_answers(session: Session) -> None:
 
 
 def test_first_runs_that_come_at_once_are_all_answered(echo_path: Path) -> None:
-    session = load(echo_path)
-    together = threading.Barrier(8)
-    answers: list[object] = []
-
-    def ask(size: int) -> None:
-        together.wait()
-        try:
-            answers.append(run(session, "int32", np.zeros(size, np.int32)).size)
-        except StatusError as error:
-            answers.append(error)
-
-    threads = [threading.Thread(target=ask, args=(2**number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    session.close()
-    assert sorted(answers, key=str) == sorted((2**number for number in range(8)), key=str)
+    program = (
+        "import numpy, pathlib, sys, threading\n"
+        "from serving.embedded_server.session import load_session\n"
+        "session = load_session(pathlib.Path(sys.argv[1]), tags=('serve',), intra_op_threads=1, inter_op_threads=1)\n"
+        "definition = session.signature_defs['total']\n"
+        "together = threading.Barrier(8)\n"
+        "def ask():\n"
+        "    for size in (1, 100, 10_000, 1_000_000):\n"
+        "        together.wait()\n"
+        "        feeds = {definition.inputs['x'].name: numpy.zeros(size, numpy.int32)}\n"
+        "        session.run(feeds, [definition.outputs['y'].name], timeout_seconds=None)\n"
+        "        print('answered')\n"
+        "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(echo_path)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["answered"] * 32, done.stderr
 
 
 def test_a_library_of_python_that_is_loaded_later_finds_its_own_functions(echo_path: Path) -> None:
