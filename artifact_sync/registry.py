@@ -6,6 +6,7 @@ It moves bytes and records; whether they are to be believed is decided by digest
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from artifact_sync.canonical import sha256_hex
-from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError
+from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, RecordError
 from artifact_sync.records import Acknowledgement, FeedbackRecord
 from artifact_sync.store import ObjectStore, read_bytes
 
 MAX_METADATA_BYTES = 64 * 1024 * 1024
+_MAX_ACKNOWLEDGEMENT_BYTES = 1024 * 1024
+_LOG = logging.getLogger(__name__)
 _NUMBERED_METADATA = re.compile(r"^(?P<number>[1-9][0-9]*)\.(?P<role>[a-z]+)\.json$")
 
 
@@ -131,10 +134,21 @@ class Registry:
         raise InputError(f"Host {host} has acknowledged release {acknowledgement.release} 10,000 times; look at it.")
 
     def acknowledgements(self, release: int) -> tuple[Acknowledgement, ...]:
-        """Return every acknowledgement of a release in the order of hosts, then as they were written."""
+        """Return every acknowledgement of a release in the order of hosts, then as they were written.
+
+        They are not signed, and whoever may write one may write nonsense: what is none is logged and left out,
+        so that one object cannot keep everybody from the others.
+        """
         prefix = f"{self.model}/acknowledgements/{release:06d}/"
-        keys = sorted((info.key for info in self.store.list(prefix)), key=_host_and_turn)
-        return tuple(Acknowledgement.from_json(read_bytes(self.store, key, max_bytes=1024 * 1024)) for key in keys)
+        found = []
+        for key in sorted((info.key for info in self.store.list(prefix)), key=_host_and_turn):
+            try:
+                found.append(
+                    Acknowledgement.from_json(read_bytes(self.store, key, max_bytes=_MAX_ACKNOWLEDGEMENT_BYTES))
+                )
+            except (InputError, RecordError) as error:
+                _LOG.warning("%s is no acknowledgement and is left out: %s", key, error)
+        return tuple(found)
 
     # Feedback: what people corrected. Photos lie apart from the blobs, so that a front end needs no right to
     # write where models lie, and cannot stand in the way of a promotion with wrong bytes under a digest.

@@ -104,6 +104,16 @@ def test_metadata_is_created_once_and_listed_by_number(registry: Registry) -> No
     assert registry.read_metadata("timestamp.json") == b"2"
 
 
+def test_an_object_that_is_no_acknowledgement_hides_no_other(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.store.create("photos/acknowledgements/000057/a-liar.json", b"{}")
+    written = acknowledgement("b")
+    registry.write_acknowledgement(written)
+    assert registry.acknowledgements(57) == (written,)
+    assert "photos/acknowledgements/000057/a-liar.json is no acknowledgement and is left out" in caplog.text
+
+
 def test_acknowledgements_are_appended_and_never_overwritten(registry: Registry) -> None:
     for host, outcome in (("b.example.com", "failed"), ("a", "serving"), ("b.example.com", "serving")):
         registry.write_acknowledgement(acknowledgement(host, outcome=outcome))

@@ -114,7 +114,7 @@ def test_answers_that_moved_to_another_label_are_a_breach_and_other_photos_are_n
     assert "most of all 'star': 100.0% of 300" in breach.detail
 
 
-def test_chance_alone_moves_nothing_in_ten_thousand_looks() -> None:
+def test_chance_alone_moves_nothing_in_five_hundred_looks() -> None:
     """Equal versions, 100 to 2000 requests, 100 labels: no look says otherwise."""
     randomness = random.Random(11)
     shares = {f"label {index}": 1.0 / (1 + index) for index in range(100)}
