@@ -242,6 +242,19 @@ class TestHttp:
             b"\x00" * 10_000,
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         ],
+        # Not the bytes themselves: some are very many.
+        ids=(
+            "words",
+            "half a line",
+            "length -5",
+            "length many",
+            "bad chunk",
+            "HTTP 9.9",
+            "path",
+            "headers",
+            "zeros",
+            "TLS",
+        ),
     )
     def test_what_is_no_request(self, standing: Any, text: bytes) -> None:
         with socket.create_connection(("127.0.0.1", standing.rest_port), timeout=30) as connection:
