@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,8 +75,12 @@ class Bench:
         return {entry.version: entry.stage for entry in self.catalogue.all_versions()}
 
     def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
         with self.catalogue.changed:
-            assert self.catalogue.changed.wait_for(condition, PATIENCE_SECONDS), self.stages()
+            # What the loader notes is not announced, so it is looked for again and again.
+            while not condition():
+                assert time.monotonic() < deadline, self.stages()
+                self.catalogue.changed.wait(0.01)
 
     def wait_for(self, **stages: Stage) -> None:
         expected = {int(name.removeprefix("v")): stage for name, stage in stages.items()}
