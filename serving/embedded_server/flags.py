@@ -74,7 +74,7 @@ class Flags:
     tensorflow_intra_op_parallelism: int = _flag(
         0, "threads inside one operation; 0: one, raise it for large models with few clients"
     )
-    tensorflow_inter_op_parallelism: int = _flag(0, "operations at once; 0: as many as CPUs")
+    tensorflow_inter_op_parallelism: int = _flag(0, "operations of a request at once; 0: one, in its thread")
     drain_seconds: float = _flag(30.0, "how long running requests may go on after SIGTERM (own flag)")
     version: bool = _flag(False, "print the versions and end")
     help: bool = _flag(False, "print this and end")

@@ -74,6 +74,8 @@ class VersionLoader:
             tags=tuple(flags.saved_model_tags.split(",")),
             intra_op_threads=self._intra_op_threads,
             inter_op_threads=self._inter_op_threads,
+            # Whoever asks for operations side by side does not want a run to stay in one thread.
+            is_in_callers_thread=not (flags.tensorflow_inter_op_parallelism or flags.tensorflow_session_parallelism),
         )
         model = open_model(
             session,
@@ -116,10 +118,11 @@ def _batching(flags: Flags) -> BatchingParameters | None:
 
 
 def _threads(flags: Flags) -> tuple[int, int]:
-    """Return the threads inside an operation, and the operations at once.
+    """Return the threads inside an operation, and the operations at once in TensorFlow's own pool.
 
-    One thread inside an operation: requests run side by side anyway, and for a small network two of
-    them cost three times the CPU of one (measured), spent on handing work over.
+    One thread inside an operation: requests run side by side anyway. For a small network two of them cost three
+    to five times the CPU of one, spent on handing work over, and MobileNetV2 answers a single photo sooner with
+    one (docs/performance.md).
     """
     both = flags.tensorflow_session_parallelism
     intra, inter = flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism
