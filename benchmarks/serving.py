@@ -27,7 +27,7 @@ from benchmarks.load_generator import Load, drive
 CLIENTS = {"small-cnn": (1, 8, 32, 64), "mobilenet-v2": (1, 8, 32, 64)}
 LOOPS = {
     "small-cnn": [(1, 1, 1), (64, 1, 1), (64, 1, 2), (256, 1, 2)],
-    "mobilenet-v2": [(1, 1, 1), (1, 2, 1), (8, 1, 2), (8, 2, 1), (16, 1, 2), (32, 1, 2), (32, 2, 1)],
+    "mobilenet-v2": [(1, 1, 1), (1, 2, 1), (4, 1, 2), (8, 1, 2), (8, 2, 1), (16, 1, 2), (32, 2, 1)],
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
 
