@@ -59,6 +59,8 @@ def _serve(flags: Flags) -> int:
         signal.signal(signal.SIGINT, stop)
         server.run()
     except StatusError as error:
+        # On both streams: the real server's log is on stderr, and what greps it looks there.
+        logging.error("%s", error)
         sys.stdout.write(f"Failed to start server. Error: {error}\n")
         return CANNOT_START_EXIT_CODE
     return 0

@@ -151,8 +151,8 @@ class Catalogue:
 
         Args:
             models: the whole configuration.
-            may_new_labels_wait: whether a label that did not exist may point at a version that is
-                not loaded yet. Moving an existing label there is refused all the same.
+            may_new_labels_wait: whether a label that did not exist, or stays as it is, may point at a
+                version that is not loaded. Moving an existing label there is refused all the same.
 
         Raises:
             StatusError: FAILED_PRECONDITION; the labels are unchanged.
@@ -161,8 +161,9 @@ class Catalogue:
             labels = {model.name: dict(model.labels) for model in models}
             for name, by_label in labels.items():
                 for label, version in by_label.items():
-                    is_new = label not in self._labels.get(name, {})
-                    if not (is_new and may_new_labels_wait):
+                    # A label that stays where it is moves nobody, whatever became of its version.
+                    is_moved = self._labels.get(name, {}).get(label, version) != version
+                    if is_moved or not may_new_labels_wait:
                         self._check_available(name, version)
             self._labels = labels
 

@@ -76,6 +76,12 @@ def run_on_examples(
     return ExampleOutputs(count=len(examples), tensors=dict(zip(tensors.output_names, arrays, strict=True)))
 
 
+def example_count(request_input: tfs_pb2.Input) -> int:
+    """Return how many Examples an input has."""
+    kind = request_input.WhichOneof("kind")
+    return len(getattr(request_input, kind).examples) if kind is not None else 0
+
+
 def _serialized_examples(request_input: tfs_pb2.Input) -> npt.NDArray[Any]:
     # Two messages written one after the other are read as one, in which the later one's features win:
     # that is how a context's features come to each Example.

@@ -155,7 +155,7 @@ class GrpcServices:
 
     def _reload(self, request: tfs_pb2.ReloadConfigRequest, timeout_seconds: float | None) -> Message:
         before = {name: self._metrics.value(name) for name in request.metric_names}
-        models = served_models(request.config)
+        models = served_models(request.config, served=self._lifecycle.model_names)
         new = self._lifecycle.apply(models, may_new_labels_wait=self._may_new_labels_wait)
         # New versions of known models are not waited for; GetModelStatus tells when they are there.
         self._lifecycle.wait_until_settled(new, timeout_seconds=timeout_seconds)

@@ -68,6 +68,11 @@ class Lifecycle:
         self._unloaders = ThreadPoolExecutor(_UNLOAD_THREADS, thread_name_prefix="unload")
         self._poller = threading.Thread(target=self._poll_for_ever, name="lifecycle", daemon=True)
 
+    @property
+    def model_names(self) -> frozenset[str]:
+        """The models of the configuration that holds now."""
+        return frozenset(self._models)
+
     def start(self) -> None:
         """Begin to poll the base paths and to retry loads."""
         self._poller.start()

@@ -70,6 +70,11 @@ class Metrics:
         with self._lock:
             self._counts.runtime(model, version, api).add_value(microseconds)
 
+    def examples(self, *, model: str, count: int) -> None:
+        """Count the Examples of a MultiInference, as the real server does of no other method."""
+        with self._lock:
+            self._counts.examples(model).add_value(count)
+
     def batch(
         self,
         *,

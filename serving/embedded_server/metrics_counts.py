@@ -87,6 +87,7 @@ class Counts:
         self.requests: dict[RequestKey, Distribution] = {}
         self.runtimes: dict[tuple[str, int | str | None, str], Distribution] = {}
         self.batches_by_version: dict[VersionKey, Batches] = {}
+        self.examples_by_model: dict[str, Distribution] = {}
         self.queuing_by_pool: dict[str, Distribution] = {}
         self.input_sizes = Distribution(_SIZE_BOUNDS)
         self.padding_by_size: dict[str, Distribution] = {}
@@ -115,6 +116,11 @@ class Counts:
             self._make_room(model, version)
             found = self.runtimes[model, version, api] = Distribution()
         return found
+
+    def examples(self, model: str) -> Distribution:
+        """Return the Examples a request of a model; only models that answered are counted, so they are few."""
+        found = self.examples_by_model.get(model)
+        return found or self.examples_by_model.setdefault(model, Distribution(_SIZE_BOUNDS))
 
     def batches(self, model: str, version: int) -> Batches:
         """Return the batches of a version."""

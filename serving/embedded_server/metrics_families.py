@@ -56,7 +56,13 @@ def _tensorflow_requests(counts: Counts) -> Iterable[Family]:
     runtimes: dict[Labels, Distribution] = {}
     for (model, _, api), found in counts.runtimes.items():
         _add(runtimes, (("model_name", model), ("API", api), ("runtime", "TF1")), found)
+    examples: dict[Labels, Distribution] = {
+        (("model", model),): found for model, found in counts.examples_by_model.items()
+    }
+    totals = {labels: int(found.total) for labels, found in examples.items()}
     yield Family(f"{_SERVING}request_count", "counter", requests)
+    yield Family(f"{_SERVING}request_example_counts", "histogram", examples)
+    yield Family(f"{_SERVING}request_example_count_total", "counter", totals)
     yield Family(f"{_SERVING}request_latency", "histogram", latencies)
     yield Family(f"{_SERVING}runtime_latency", "histogram", runtimes)
 

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.embedded_server.catalogue import LoadedModel, ModelVersion
-from serving.embedded_server.examples import ExampleOutputs, ExampleTensors, OnRun, run_counter, run_on_examples
+from serving.embedded_server.examples import (
+    ExampleOutputs,
+    ExampleTensors,
+    OnRun,
+    example_count,
+    run_counter,
+    run_on_examples,
+)
 from serving.embedded_server.inference_outputs import (
     CLASSIFY_METHOD,
     REGRESS_METHOD,
@@ -66,6 +73,8 @@ def multi_inference(
         is_method_name_checked=is_method_name_checked,
         on_run=run_counter(metrics, entry, "MultiInference"),
     )
+    if metrics is not None:
+        metrics.examples(model=entry.model, count=example_count(request.input))
     for task, result in zip(request.tasks, results, strict=True):
         fill_model_spec(result.model_spec, entry, signature_name=task.model_spec.signature_name or DEFAULT_SIGNATURE)
     return tfs_pb2.MultiInferenceResponse(results=results)

@@ -5,6 +5,7 @@ Its place in the flow: read at start, at every poll of the config file, and at e
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -35,8 +36,8 @@ def read_config_file(path: Path) -> tuple[ServedModel, ...] | None:
     return served_models(message) if message.WhichOneof("config") else None
 
 
-def served_models(config: tfs_pb2.ModelServerConfig) -> tuple[ServedModel, ...]:
-    """Return the models that a message lists.
+def served_models(config: tfs_pb2.ModelServerConfig, *, served: Collection[str] = ()) -> tuple[ServedModel, ...]:
+    """Return the models that a message lists; `served` names those that are served now.
 
     Raises:
         StatusError: INVALID_ARGUMENT, with what is wrong.
@@ -50,12 +51,12 @@ def served_models(config: tfs_pb2.ModelServerConfig) -> tuple[ServedModel, ...]:
     for entry in config.model_config_list.config:
         if entry.name in models:
             raise invalid_argument(f"Illegal to list model {entry.name} multiple times in config list")
+        _check_platform(entry, is_served=entry.name in served)
         models[entry.name] = _served_model(entry)
     return tuple(models.values())
 
 
 def _served_model(entry: tfs_pb2.ModelConfig) -> ServedModel:
-    _check_platform(entry)
     if entry.HasField("logging_config"):
         raise invalid_argument("No request-logger-creator provided.")
     base_path = Path(entry.base_path)
@@ -66,7 +67,7 @@ def _served_model(entry: tfs_pb2.ModelConfig) -> ServedModel:
     return ServedModel(name=entry.name, base_path=base_path, policy=_policy(entry), labels=dict(entry.version_labels))
 
 
-def _check_platform(entry: tfs_pb2.ModelConfig) -> None:
+def _check_platform(entry: tfs_pb2.ModelConfig, *, is_served: bool) -> None:
     if entry.model_type and entry.model_platform:
         raise invalid_argument(
             "Illegal setting both ModelServerConfig::model_type (deprecated) and ModelServerConfig::model_platform."
@@ -74,6 +75,11 @@ def _check_platform(entry: tfs_pb2.ModelConfig) -> None:
     if not entry.model_type and not entry.model_platform:
         raise invalid_argument(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform."
+        )
+    if entry.model_platform not in ("", _PLATFORM) and is_served:
+        raise invalid_argument(
+            f"Illegal to change a model's platform. For model {entry.name} platform was {_PLATFORM} and new platform "
+            f"requested is {entry.model_platform}"
         )
     if entry.model_platform not in ("", _PLATFORM):
         raise invalid_argument(f"Model {entry.name} requests unsupported platform {entry.model_platform}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -301,3 +303,21 @@ def listening_addresses(pid: int, table: str) -> set[str]:
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
             found.add(fields[1].rpartition(":")[0])
     return found
+
+
+def test_a_rest_port_that_cannot_be_opened_is_an_error(embedded: Any, zoo: Path) -> None:
+    """The real server logs it and goes on without REST, which is noticed when somebody needs it."""
+    resident = ("--model_name=half_plus_two", f"--model_base_path={zoo / 'half_plus_two'}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*embedded, *resident, "--port=0", f"--rest_api_port={port}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 255
+    assert f"Cannot listen on 127.0.0.1:{port}" in done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,28 +181,6 @@ class TestRestPort:
         with served(command, *resident, with_rest=False) as (server, client):
             client.assert_serving()
             assert listening_ports(server.process.pid) == {int(server.target.rpartition(":")[2])}
-
-    def test_a_rest_port_that_is_grpcs_leaves_the_server_without_rest(
-        self, command: Any, resident: tuple[str, ...]
-    ) -> None:
-        port = server_lab.free_port()
-        flags = (*resident, f"--port={port}", f"--rest_api_port={port}")
-        with server_lab.launched(command, *flags, with_grpc="none", with_rest=False) as server:
-            server.target = f"127.0.0.1:{port}"
-            server.wait_until_ready()
-            with server_lab.open_channel(server.target) as channel:
-                client_lab.Client(rest_port=0, channel=channel).assert_serving()
-
-    def test_a_rest_port_that_is_taken_leaves_the_server_without_rest(
-        self, command: Any, resident: tuple[str, ...]
-    ) -> None:
-        with socket.socket(socket.AF_INET6) as taken:
-            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            taken.bind(("::", 0))
-            taken.listen()
-            flags = (*resident, f"--rest_api_port={taken.getsockname()[1]}")
-            with served(command, *flags, with_rest=False) as (_, client):
-                client.assert_serving()
 
 
 class TestPolling:
