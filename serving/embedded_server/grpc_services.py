@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from serving.embedded_server.catalogue import Catalogue
-from serving.embedded_server.classify import classify
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS
 from serving.embedded_server.grpc_method import Method, Reply
 from serving.embedded_server.lifecycle import Lifecycle
 from serving.embedded_server.metrics import Metrics
@@ -21,7 +21,6 @@ from serving.embedded_server.model_questions import model_metadata, model_status
 from serving.embedded_server.model_spec import borrow_for
 from serving.embedded_server.multi_inference import first_model_spec, multi_inference
 from serving.embedded_server.predict import start_predict
-from serving.embedded_server.regress import regress
 from serving.embedded_server.server_config import served_models
 from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
@@ -117,7 +116,7 @@ class GrpcServices:
 
     def _classify(self, request: tfs_pb2.ClassificationRequest, timeout_seconds: float | None) -> Message:
         with borrow_for(self._catalogue, request) as entry:
-            return classify(
+            return CLASSIFY.answer(
                 entry,
                 request,
                 timeout_seconds=timeout_seconds,
@@ -127,7 +126,7 @@ class GrpcServices:
 
     def _regress(self, request: tfs_pb2.RegressionRequest, timeout_seconds: float | None) -> Message:
         with borrow_for(self._catalogue, request) as entry:
-            return regress(
+            return REGRESS.answer(
                 entry,
                 request,
                 timeout_seconds=timeout_seconds,

@@ -15,7 +15,7 @@ from serving.embedded_server.dtypes import dtype_of
 from serving.embedded_server.host_tensor import HostTensor, from_array
 from serving.embedded_server.host_tensor import to_array as values_of
 from serving.embedded_server.status import invalid_argument
-from serving.embedded_server.wire_tensors import MAX_RANK, to_array, to_tensor
+from serving.embedded_server.wire_tensors import MAX_RANK, to_array, to_tensor, varint
 from serving.protos import tfs_pb2
 
 _RAW_TYPES = (
@@ -102,9 +102,9 @@ def _memory_head(key: bytes, data_type: int, shape: tuple[int, ...], size: int, 
         return b""
     dimensions = tfs_pb2.TensorShape(dim=[tfs_pb2.TensorShape.Dim(size=length) for length in shape])
     head = tfs_pb2.Tensor(dtype=data_type, tensor_shape=dimensions).SerializeToString()  # type: ignore[arg-type]
-    head += tag + _varint(size)
-    tensor = key + _VALUE_FIELD + _varint(len(head) + size) + head
-    return _OUTPUTS_FIELD + _varint(len(tensor) + size) + tensor
+    head += tag + varint(size)
+    tensor = key + _VALUE_FIELD + varint(len(head) + size) + head
+    return _OUTPUTS_FIELD + varint(len(tensor) + size) + tensor
 
 
 def _typed_entry(key: bytes, output: HostTensor) -> bytes:
@@ -114,13 +114,4 @@ def _typed_entry(key: bytes, output: HostTensor) -> bytes:
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
+    return tag + varint(len(content)) + content

@@ -16,11 +16,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from serving.embedded_server.catalogue import Catalogue, LoadedModel, ModelVersion
-from serving.embedded_server.classify import classify
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.model_questions import model_status, signature_map
 from serving.embedded_server.predict import DEFAULT_SIGNATURE, run_signature
-from serving.embedded_server.regress import regress
 from serving.embedded_server.rest_body import RestBody
 from serving.embedded_server.rest_examples import classification_request, regression_request
 from serving.embedded_server.rest_input import JsonInputs, JsonRequest, parse_body, to_arrays
@@ -114,7 +113,7 @@ class RestAnswers:
         self, target: RestTarget, request: tfs_pb2.ClassificationRequest, deadline: float | None, served: Served
     ) -> str:
         with self._borrow(target, served) as entry:
-            response = classify(
+            response = CLASSIFY.answer(
                 *(entry, request),
                 timeout_seconds=_seconds_left(deadline),
                 is_method_name_checked=self._is_method_name_checked,
@@ -126,7 +125,7 @@ class RestAnswers:
         self, target: RestTarget, request: tfs_pb2.RegressionRequest, deadline: float | None, served: Served
     ) -> str:
         with self._borrow(target, served) as entry:
-            response = regress(
+            response = REGRESS.answer(
                 *(entry, request),
                 timeout_seconds=_seconds_left(deadline),
                 is_method_name_checked=self._is_method_name_checked,

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from serving.control_groups import bytes_in, memory_of_groups
 from serving.embedded_server.status import Code, StatusError
 from serving.protos import runtime_pb2
 
@@ -108,36 +109,9 @@ class MemoryGate:
 
 def available_bytes() -> int:
     """Return what this process may still take: of the machine, of its control groups, of its own limit."""
-    found = [_kilobytes(Path("/proc/meminfo"), "MemAvailable:"), *_in_groups()]
+    found = [limit - used for limit, used in memory_of_groups("self")]
+    found.append(bytes_in(Path("/proc/meminfo"), "MemAvailable") or _NO_LIMIT)
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        found.append(limit - _kilobytes(Path("/proc/self/status"), "VmSize:"))
+        found.append(limit - (bytes_in(Path("/proc/self/status"), "VmSize") or 0))
     return min(found)
-
-
-def _in_groups() -> Iterator[int]:
-    root = Path("/sys/fs/cgroup")
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        names = (
-            ("memory.max", "memory.current") if not controllers else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
-        inner = (root if not controllers else root / "memory") / path.lstrip("/")
-        for directory in (inner, *inner.parents):
-            limit, used = (_text(directory / name).strip() for name in names)
-            if limit.isdecimal() and used.isdecimal() and int(limit) < _NO_LIMIT:
-                yield int(limit) - int(used)
-
-
-def _kilobytes(path: Path, name: str) -> int:
-    for line in _text(path).splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    return _NO_LIMIT
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -14,11 +14,10 @@ from google.protobuf.message import DecodeError
 
 from artifact_sync.errors import IntegrityError
 from serving.embedded_server.catalogue import LoadedModel
-from serving.embedded_server.classify import run_classify
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.multi_inference import run_multi_inference
 from serving.embedded_server.predict import run_predict
-from serving.embedded_server.regress import run_regress
 from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.protos import tfs_pb2
 from serving.warm_up_records import MAX_RECORDS, WARM_UP_PATH, read_records
@@ -87,9 +86,9 @@ def _run(model: LoadedModel, log: tfs_pb2.PredictionLog, *, is_method_name_check
         run_predict(model, log.predict_log.request, timeout_seconds=None)
     elif kind == "classify_log":
         request = log.classify_log.request
-        run_classify(model, request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
+        CLASSIFY.run(model, request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
     elif kind == "regress_log":
-        run_regress(model, log.regress_log.request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
+        REGRESS.run(model, log.regress_log.request, timeout_seconds=None, is_method_name_checked=is_method_name_checked)
     elif kind == "multi_inference_log":
         run_multi_inference(
             model, log.multi_inference_log.request, timeout_seconds=None, is_method_name_checked=is_method_name_checked

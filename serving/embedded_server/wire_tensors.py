@@ -100,7 +100,7 @@ def to_tensor(array: npt.NDArray[Any], tensor: tfs_pb2.Tensor, *, as_content: bo
     key = _CONTENT_KEY if as_content and data_type != tfs_pb2.DT_STRING else _PACKED_KEYS.get(data_type)
     if key is not None:
         content = array.tobytes()
-        tensor.MergeFromString(b"".join((head, key, _varint(len(content)), content)))
+        tensor.MergeFromString(b"".join((head, key, varint(len(content)), content)))
         return
     tensor.MergeFromString(head)
     if _FIELDS[data_type] == "half_val":
@@ -185,7 +185,8 @@ def _unparsable(alias: str) -> StatusError:
     return invalid_argument(f"tensor parsing error: {alias}")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number in Protocol Buffers' variable-length form."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)

@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.embedded_server.catalogue import ModelVersion
-from serving.embedded_server.classify import classify
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.multi_inference import multi_inference
 from serving.embedded_server.predict import predict
-from serving.embedded_server.regress import regress
 from serving.embedded_server.session import load_session
 from serving.embedded_server.status import Code, StatusError
 from serving.embedded_server.warm_up import warm_up
@@ -27,7 +26,7 @@ from serving.embedded_server.wire_tensors import to_array, to_tensor
 from serving.protos import tfs_pb2
 from serving.warm_up_records import WARM_UP_PATH, write_warm_up_requests
 
-CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 NUMPY_TYPES = {"bfloat16": ml_dtypes.bfloat16, "bool": np.bool_, "string": object}
 
 
@@ -98,14 +97,14 @@ def input_of(*examples: tfs_pb2.Example) -> tfs_pb2.Input:
 def classification(entry: ModelVersion, name: str, request_input: tfs_pb2.Input) -> list[list[tuple[str, float]]]:
     spec = tfs_pb2.ModelSpec(name=entry.model, signature_name=name)
     request = tfs_pb2.ClassificationRequest(model_spec=spec, input=request_input)
-    answer = classify(entry, request, timeout_seconds=60.0, is_method_name_checked=True)
+    answer = CLASSIFY.answer(entry, request, timeout_seconds=60.0, is_method_name_checked=True)
     return [[(each.label, each.score) for each in row.classes] for row in answer.result.classifications]
 
 
 def regression(entry: ModelVersion, name: str, request_input: tfs_pb2.Input) -> list[float]:
     spec = tfs_pb2.ModelSpec(name=entry.model, signature_name=name)
     request = tfs_pb2.RegressionRequest(model_spec=spec, input=request_input)
-    answer = regress(entry, request, timeout_seconds=60.0, is_method_name_checked=True)
+    answer = REGRESS.answer(entry, request, timeout_seconds=60.0, is_method_name_checked=True)
     return [each.value for each in answer.result.regressions]
 
 
@@ -147,7 +146,11 @@ class TestMethods:
 
     def test_all_of_them_at_once(self, half: ModelVersion) -> None:
         request = tfs_pb2.MultiInferenceRequest(input=input_of(*self.examples))
-        names = {"regress_x_to_y": REGRESS, "classify_x2_to_y3": CLASSIFY, "regress_x_to_y2": REGRESS}
+        names = {
+            "regress_x_to_y": REGRESS_METHOD,
+            "classify_x2_to_y3": CLASSIFY_METHOD,
+            "regress_x_to_y2": REGRESS_METHOD,
+        }
         for name, method in names.items():
             request.tasks.add(model_spec=tfs_pb2.ModelSpec(name="m", signature_name=name), method_name=method)
         first, second, third = multi_inference(half, request, timeout_seconds=60.0).results
@@ -198,7 +201,7 @@ class TestRefusals:
     @given(data=st.data())
     def test_whatever_is_sent_is_answered_or_refused(self, half: ModelVersion, data: st.DataObject) -> None:
         names = st.sampled_from(["", "none", *half.loaded.signature_defs])
-        methods = st.sampled_from([CLASSIFY, REGRESS, "", "x"])
+        methods = st.sampled_from([CLASSIFY_METHOD, REGRESS_METHOD, "", "x"])
         request_input = data.draw(INPUTS)
         spec = tfs_pb2.ModelSpec(name="m", signature_name=data.draw(names))
         classify_request = tfs_pb2.ClassificationRequest(model_spec=spec, input=request_input)
@@ -207,8 +210,8 @@ class TestRefusals:
         for name, method in data.draw(st.lists(st.tuples(names, methods), max_size=3)):
             inference_request.tasks.add(model_spec=tfs_pb2.ModelSpec(name="m", signature_name=name), method_name=method)
         outcomes = {
-            outcome(lambda: classify(half, classify_request, timeout_seconds=60.0)),
-            outcome(lambda: regress(half, regress_request, timeout_seconds=60.0)),
+            outcome(lambda: CLASSIFY.answer(half, classify_request, timeout_seconds=60.0)),
+            outcome(lambda: REGRESS.answer(half, regress_request, timeout_seconds=60.0)),
             outcome(lambda: multi_inference(half, inference_request, timeout_seconds=60.0)),
         }
         assert outcomes <= {"OK", "INVALID_ARGUMENT", "UNIMPLEMENTED"}

@@ -17,10 +17,10 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.decode_pool import DecodePool
 from serving.model_server import ModelSignature, Prediction
-from training_cluster.dataset import build_dataset
-from training_cluster.tfrecord import example, example_source, read_frames
 from serving.traffic.recorder import TrafficRecorder
 from serving.traffic.routing import TrafficSplit
+from training_cluster.dataset import build_dataset
+from training_cluster.tfrecord import example, example_source, read_frames
 from web.app import create_app
 from web.catalog import ModelCard
 from web.database import open_database

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from serving.embedded_server.catalogue import ModelVersion
-from serving.embedded_server.classify import classify
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.multi_inference import first_model_spec, multi_inference
-from serving.embedded_server.regress import regress
 from serving.embedded_server.status import Code, StatusError
 from serving.protos import tfs_pb2
 
-CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 KINDS = {"classes": tfs_pb2.DT_STRING}
 
 
@@ -93,7 +92,7 @@ def classification(
 ) -> tfs_pb2.ClassificationResponse:
     spec = tfs_pb2.ModelSpec(name="m", signature_name=name)
     request = tfs_pb2.ClassificationRequest(model_spec=spec, input=request_input)
-    return classify(entry, request, **{"timeout_seconds": None, **options})
+    return CLASSIFY.answer(entry, request, **{"timeout_seconds": None, **options})
 
 
 def regression(
@@ -101,7 +100,7 @@ def regression(
 ) -> tfs_pb2.RegressionResponse:
     spec = tfs_pb2.ModelSpec(name="m", signature_name=name)
     request = tfs_pb2.RegressionRequest(model_spec=spec, input=request_input)
-    return regress(entry, request, **{"timeout_seconds": None, **options})
+    return REGRESS.answer(entry, request, **{"timeout_seconds": None, **options})
 
 
 def inference(
@@ -121,7 +120,7 @@ def refusal(call: Callable[[], object]) -> tuple[Code, str]:
 
 
 class TestExamples:
-    entry = model_of({"serving_default": signature(REGRESS, {"outputs": "y"})}, y=halves)
+    entry = model_of({"serving_default": signature(REGRESS_METHOD, {"outputs": "y"})}, y=halves)
 
     def test_each_is_fed_as_it_was_sent(self) -> None:
         regression(self.entry)
@@ -138,17 +137,19 @@ class TestExamples:
         "nothing", [tfs_pb2.Input(), input_of(), input_of(context=example(x=1.0))], ids=["unset", "list", "context"]
     )
     def test_none_are_refused_by_every_method(self, nothing: tfs_pb2.Input) -> None:
-        entry = model_of({"c": signature(CLASSIFY, {"scores": "y"}), "r": signature(REGRESS, {"outputs": "y"})})
+        entry = model_of(
+            {"c": signature(CLASSIFY_METHOD, {"scores": "y"}), "r": signature(REGRESS_METHOD, {"outputs": "y"})}
+        )
         expected = (Code.INVALID_ARGUMENT, "Input is empty.")
         assert refusal(lambda: classification(entry, "c", nothing)) == expected
         assert refusal(lambda: regression(entry, "r", nothing)) == expected
-        assert refusal(lambda: inference(entry, ("c", CLASSIFY), request_input=nothing)) == expected
+        assert refusal(lambda: inference(entry, ("c", CLASSIFY_METHOD), request_input=nothing)) == expected
 
 
 class TestClassify:
     def test_classes_and_scores_stand_side_by_side(self) -> None:
         scores = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
-        entry = model_of({"s": signature(CLASSIFY, {"scores": "p", "classes": "c"})}, p=scores, c=names_of)
+        entry = model_of({"s": signature(CLASSIFY_METHOD, {"scores": "p", "classes": "c"})}, p=scores, c=names_of)
         answer = classification(entry, "s", timeout_seconds=2.5)
         assert [[(c.label, c.score) for c in each.classes] for each in answer.result.classifications] == [
             [("low", 0.25), ("hoch\u00e9", 0.75)],
@@ -166,16 +167,16 @@ class TestClassify:
     )
     def test_one_of_them_will_do(self, outputs: dict[str, str], expected: list[tuple[str, float]]) -> None:
         scores = np.array([[0.5, 2.0]] * 2, np.float32)
-        entry = model_of({"s": signature(CLASSIFY, outputs)}, p=scores, c=names_of)
+        entry = model_of({"s": signature(CLASSIFY_METHOD, outputs)}, p=scores, c=names_of)
         for each in classification(entry, "s").result.classifications:
             assert [(c.label, c.score) for c in each.classes] == expected
 
     def test_no_classes_at_all_are_an_empty_answer_for_each_example(self) -> None:
-        entry = model_of({"s": signature(CLASSIFY, {"scores": "p"})}, p=np.zeros((2, 0), np.float32))
+        entry = model_of({"s": signature(CLASSIFY_METHOD, {"scores": "p"})}, p=np.zeros((2, 0), np.float32))
         assert [len(each.classes) for each in classification(entry, "s").result.classifications] == [0, 0]
 
     def test_the_answer_says_who_gave_it_and_by_which_signature(self) -> None:
-        named = {name: signature(CLASSIFY, {"scores": "p"}) for name in ("serving_default", "other")}
+        named = {name: signature(CLASSIFY_METHOD, {"scores": "p"}) for name in ("serving_default", "other")}
         entry = model_of(named, p=values_of)
         for asked, answered in (("", "serving_default"), ("other", "other")):
             spec = classification(entry, asked).model_spec
@@ -198,7 +199,7 @@ class TestClassify:
         ],
     )
     def test_signatures_of_another_form(self, inputs: tuple[str, ...], outputs: dict[str, str], message: str) -> None:
-        entry = model_of({"s": signature(CLASSIFY, outputs, inputs)})
+        entry = model_of({"s": signature(CLASSIFY_METHOD, outputs, inputs)})
         # With no Examples: the signature is looked at first.
         code, found = refusal(lambda: classification(entry, "s", tfs_pb2.Input()))
         assert code is Code.INVALID_ARGUMENT
@@ -239,14 +240,14 @@ class TestClassify:
     )
     def test_answers_of_another_shape_or_type(self, tensors: dict[str, np.ndarray], message: str) -> None:
         usual = {"p": np.zeros((2, 2), np.float32), "c": names_of}
-        entry = model_of({"s": signature(CLASSIFY, {"scores": "p", "classes": "c"})}, **{**usual, **tensors})
+        entry = model_of({"s": signature(CLASSIFY_METHOD, {"scores": "p", "classes": "c"})}, **{**usual, **tensors})
         assert refusal(lambda: classification(entry, "s")) == (Code.INVALID_ARGUMENT, message)
 
 
 class TestRegress:
     @pytest.mark.parametrize("shape", [(2,), (2, 1)])
     def test_a_value_for_each_example(self, shape: tuple[int, ...]) -> None:
-        entry = model_of({"r": signature(REGRESS, {"outputs": "y"})}, y=lambda each: halves(each).reshape(shape))
+        entry = model_of({"r": signature(REGRESS_METHOD, {"outputs": "y"})}, y=lambda each: halves(each).reshape(shape))
         answer = regression(entry, "r", timeout_seconds=1.5)
         assert [each.value for each in answer.result.regressions] == [1.0, -2.0]
         assert (answer.model_spec.name, answer.model_spec.version.value) == ("m", 7)
@@ -263,13 +264,13 @@ class TestRegress:
         ],
     )
     def test_signatures_of_another_form(self, inputs: tuple[str, ...], outputs: dict[str, str], message: str) -> None:
-        entry = model_of({"s": signature(REGRESS, outputs, inputs)})
+        entry = model_of({"s": signature(REGRESS_METHOD, outputs, inputs)})
         code, found = refusal(lambda: regression(entry, "s", tfs_pb2.Input()))
         assert code is Code.INVALID_ARGUMENT
         assert found.startswith(message)
 
     def test_signatures_that_are_not_there_or_not_of_the_method(self) -> None:
-        entry = model_of({"s": signature(CLASSIFY, {"outputs": "y"})}, y=halves)
+        entry = model_of({"s": signature(CLASSIFY_METHOD, {"outputs": "y"})}, y=halves)
         expected = "No signature was found with the name: none"
         assert refusal(lambda: regression(entry, "none")) == (Code.INVALID_ARGUMENT, expected)
         assert len(regression(entry, "s").result.regressions) == 2
@@ -296,15 +297,15 @@ class TestRegress:
         ],
     )
     def test_answers_of_another_shape_or_type(self, array: np.ndarray, message: str) -> None:
-        entry = model_of({"r": signature(REGRESS, {"outputs": "y"})}, y=array)
+        entry = model_of({"r": signature(REGRESS_METHOD, {"outputs": "y"})}, y=array)
         assert refusal(lambda: regression(entry, "r")) == (Code.INVALID_ARGUMENT, message)
 
 
 SIGNATURES = {
-    "serving_default": signature(REGRESS, {"outputs": "y"}),
-    "classes": signature(CLASSIFY, {"scores": "y", "classes": "c"}),
-    "scores": signature(CLASSIFY, {"scores": "y"}),
-    "others": signature(REGRESS, {"outputs": "y"}),
+    "serving_default": signature(REGRESS_METHOD, {"outputs": "y"}),
+    "classes": signature(CLASSIFY_METHOD, {"scores": "y", "classes": "c"}),
+    "scores": signature(CLASSIFY_METHOD, {"scores": "y"}),
+    "others": signature(REGRESS_METHOD, {"outputs": "y"}),
 }
 SIGNATURES["others"].inputs["inputs"].name = "other_examples"
 
@@ -316,7 +317,7 @@ class TestMultiInference:
         return model_of(SIGNATURES, y=halves, c=names)
 
     def test_all_tasks_are_answered_in_their_order_by_one_run(self, entry: ModelVersion) -> None:
-        tasks = [("scores", CLASSIFY), ("", REGRESS), ("classes", CLASSIFY)]
+        tasks = [("scores", CLASSIFY_METHOD), ("", REGRESS_METHOD), ("classes", CLASSIFY_METHOD)]
         results = inference(entry, *tasks, timeout_seconds=3.0).results
         assert [each.WhichOneof("result") for each in results] == [
             *("classification_result", "regression_result", "classification_result")
@@ -334,10 +335,10 @@ class TestMultiInference:
     @pytest.mark.parametrize(
         ("tasks", "code", "message"),
         [
-            ([("none", REGRESS)], "INVALID_ARGUMENT", "Requested signature not found in model graph: none"),
-            ([("", REGRESS)] * 2, "INVALID_ARGUMENT", "Duplicate evaluation of signature: serving_default"),
+            ([("none", REGRESS_METHOD)], "INVALID_ARGUMENT", "Requested signature not found in model graph: none"),
+            ([("", REGRESS_METHOD)] * 2, "INVALID_ARGUMENT", "Duplicate evaluation of signature: serving_default"),
             (
-                [("", REGRESS), ("serving_default", REGRESS)],
+                [("", REGRESS_METHOD), ("serving_default", REGRESS_METHOD)],
                 "INVALID_ARGUMENT",
                 "Duplicate evaluation of signature: serving_default",
             ),
@@ -347,9 +348,9 @@ class TestMultiInference:
                 "Unsupported signature method_name: tensorflow/serving/predict",
             ),
             ([("scores", "")], "UNIMPLEMENTED", "Unsupported signature method_name: "),
-            ([("classes", REGRESS)], "INVALID_ARGUMENT", "Expected one output Tensor."),
+            ([("classes", REGRESS_METHOD)], "INVALID_ARGUMENT", "Expected one output Tensor."),
             (
-                [("", REGRESS), ("others", REGRESS)],
+                [("", REGRESS_METHOD), ("others", REGRESS_METHOD)],
                 "INVALID_ARGUMENT",
                 "Input tensor must be the same for all Signatures.",
             ),
@@ -363,10 +364,10 @@ class TestMultiInference:
 
     def test_models_without_a_name_or_of_two(self, entry: ModelVersion) -> None:
         expected = (Code.INVALID_ARGUMENT, "Found ModelSpec with an empty model name.")
-        assert refusal(lambda: inference(entry, ("", REGRESS), model="")) == expected
+        assert refusal(lambda: inference(entry, ("", REGRESS_METHOD), model="")) == expected
         request = tfs_pb2.MultiInferenceRequest(input=TWO)
         for model in ("m", "n"):
-            request.tasks.add(method_name=REGRESS, model_spec=tfs_pb2.ModelSpec(name=model))
+            request.tasks.add(method_name=REGRESS_METHOD, model_spec=tfs_pb2.ModelSpec(name=model))
         assert refusal(lambda: multi_inference(entry, request, timeout_seconds=None)) == (
             Code.INVALID_ARGUMENT,
             "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
@@ -374,8 +375,8 @@ class TestMultiInference:
 
     def test_the_name_of_the_method_is_checked_where_it_is_asked_for(self) -> None:
         entry = model_of({"s": signature("mine", {"outputs": "y"})}, y=halves)
-        assert len(inference(entry, ("s", REGRESS)).results) == 1
-        assert refusal(lambda: inference(entry, ("s", REGRESS), is_method_name_checked=True)) == (
+        assert len(inference(entry, ("s", REGRESS_METHOD)).results) == 1
+        assert refusal(lambda: inference(entry, ("s", REGRESS_METHOD), is_method_name_checked=True)) == (
             Code.INVALID_ARGUMENT,
             "Expected regression signature method_name to be tensorflow/serving/regress. Was: mine",
         )
@@ -389,11 +390,11 @@ class TestMultiInference:
 
 
 def test_runs_are_counted_by_method_when_they_succeed() -> None:
-    signatures = {"c": signature(CLASSIFY, {"scores": "y"}), "r": signature(REGRESS, {"outputs": "y"})}
+    signatures = {"c": signature(CLASSIFY_METHOD, {"scores": "y"}), "r": signature(REGRESS_METHOD, {"outputs": "y"})}
     entry, metrics = model_of(signatures, y=halves), Metrics()
     classification(entry, "c", metrics=metrics)
     regression(entry, "r", metrics=metrics)
-    inference(entry, ("r", REGRESS), ("c", CLASSIFY), metrics=metrics)
+    inference(entry, ("r", REGRESS_METHOD), ("c", CLASSIFY_METHOD), metrics=metrics)
     refusal(lambda: regression(entry, "r", tfs_pb2.Input(), metrics=metrics))
     counted = re.findall(r"^:tensorflow:serving:runtime_latency_count(.*)$", metrics.text(), re.MULTILINE)
     assert sorted(counted) == [
