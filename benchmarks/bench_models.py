@@ -7,11 +7,18 @@ take uint8 and have random weights: speed does not depend on what they have lear
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[0] = str(REPOSITORY)  # `serving` is the package, not the script beside this one
+
+from serving.protos import tfs_pb2
+from serving.warm_up_records import WARM_UP_PATH, write_warm_up_requests
 
 SHAPES: Mapping[str, tuple[int, int, int]] = {"small-cnn": (28, 28, 1), "mobilenet-v2": (224, 224, 3)}
 """Height, width and channels of what each model takes."""
@@ -19,9 +26,21 @@ SHAPES: Mapping[str, tuple[int, int, int]] = {"small-cnn": (28, 28, 1), "mobilen
 
 def ensure_models(directory: Path) -> dict[str, Path]:
     """Return the base path of each model, made in another process when it is not there yet."""
-    if not all((directory / name / "1/saved_model.pb").exists() for name in SHAPES):
+    if not all((directory / name / "1" / WARM_UP_PATH).exists() for name in SHAPES):
         subprocess.run([sys.executable, __file__, str(directory)], check=True, stderr=subprocess.DEVNULL)
     return {name: directory / name for name in SHAPES}
+
+
+def predict_request(name: str, *, batch: int) -> tfs_pb2.PredictRequest:
+    """Return a request with black pixels for a model that is served under its own name."""
+    request = tfs_pb2.PredictRequest()
+    request.model_spec.name = name
+    tensor = request.inputs["pixels"]
+    tensor.dtype = tfs_pb2.DT_UINT8
+    for size in (batch, *SHAPES[name]):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = bytes(batch * math.prod(SHAPES[name]))
+    return request
 
 
 def _build(name: str) -> object:
@@ -56,6 +75,9 @@ def _export(name: str, path: Path) -> None:
     temporary = path.with_name(".incoming")
     shutil.rmtree(temporary, ignore_errors=True)
     tf.saved_model.save(module, str(temporary), signatures={"serving_default": classify})
+    # As Liftgate's exports have it: the first user's request finds everything prepared.
+    (temporary / WARM_UP_PATH).parent.mkdir()
+    write_warm_up_requests(temporary / WARM_UP_PATH, [predict_request(name, batch=batch) for batch in (1, 4, 8)])
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 

@@ -22,10 +22,9 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `serving` is the package, not the script beside this one
 
-from benchmarks.bench_models import SHAPES, ensure_models
+from benchmarks.bench_models import ensure_models, predict_request
 from benchmarks.load_generator import Load, Request, drive
 from serving.model_server import GrpcModelServer, ModelConfig, VersionState
-from serving.protos import tfs_pb2
 
 MODEL = "small-cnn"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -105,14 +104,7 @@ def _under_load(
 
 
 def _request(port: int) -> Request:
-    message = tfs_pb2.PredictRequest()
-    message.model_spec.name = MODEL
-    tensor = message.inputs["pixels"]
-    tensor.dtype = tfs_pb2.DT_UINT8
-    for size in (1, *SHAPES[MODEL]):
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = bytes(int(np.prod(SHAPES[MODEL])))
-    body = message.SerializeToString()
+    body = predict_request(MODEL, batch=1).SerializeToString()
     url = f"http://127.0.0.1:{port}/tensorflow.serving.PredictionService/Predict"
     return Request(url, b"\0" + struct.pack(">I", len(body)) + body, is_grpc=True)
 
@@ -137,7 +129,7 @@ def _until(condition: object) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise SystemExit("the server did not get there in 120 s")
-        time.sleep(0.01)
+        time.sleep(0.05)  # about as often as an agent looks
 
 
 def _print(loads: list[Load], reloads: Reloads, *, clients: int) -> int:

@@ -8,8 +8,6 @@ not load leaves the old one serving, and is tried again when its files have chan
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,11 +17,11 @@ from pathlib import Path
 
 from serving.embedded_server.catalogue import Catalogue, LoadedModel, ModelVersion
 from serving.embedded_server.discovery import ServedModel, choose_versions, find_versions, fingerprint
+from serving.embedded_server.priority import lower_priority
 from serving.embedded_server.status import Code, StatusError
 from serving.embedded_server.transition import Stage, Transition, availability_preserving
 
 _LOG = logging.getLogger(__name__)
-_LOAD_NICENESS = 10
 _UNLOAD_THREADS = 4
 
 
@@ -63,7 +61,7 @@ class Lifecycle:
         self._config_lock = threading.Lock()
         self._stopping = threading.Event()
         self._loaders = ThreadPoolExecutor(
-            max(1, settings.load_threads), thread_name_prefix="load", initializer=_lower_priority
+            max(1, settings.load_threads), thread_name_prefix="load", initializer=lower_priority
         )
         self._unloaders = ThreadPoolExecutor(_UNLOAD_THREADS, thread_name_prefix="unload")
         self._poller = threading.Thread(target=self._poll_for_ever, name="lifecycle", daemon=True)
@@ -288,9 +286,3 @@ class Lifecycle:
             self._retries = [retry for retry in self._retries if retry[0] > now]
             for entry in due:
                 self._loaders.submit(self._load, entry)
-
-
-def _lower_priority() -> None:
-    # On Linux a thread has a priority of its own; elsewhere loads run at the process's.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOAD_NICENESS)

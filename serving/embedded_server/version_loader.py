@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from serving.embedded_server.batching import BatchingParameters, read_batching_parameters, read_model_parameters
@@ -14,6 +15,7 @@ from serving.embedded_server.catalogue import LoadedModel, ModelVersion
 from serving.embedded_server.executor import open_model
 from serving.embedded_server.flags import Flags
 from serving.embedded_server.metrics import Metrics
+from serving.embedded_server.priority import at_low_priority
 from serving.embedded_server.session import load_session, start_threads
 from serving.embedded_server.status import Code, StatusError, invalid_argument
 from serving.embedded_server.warm_up import warm_up
@@ -33,10 +35,17 @@ class VersionLoader:
         self._batching = _batching(flags)
         self._pool = WorkerPool(self._batching.num_batch_threads if self._batching else 4 * cpu_count())
         self._intra_op_threads, self._inter_op_threads = _threads(flags)
+        # Whoever asks for operations side by side does not want a run to stay in one thread.
+        self._is_in_callers_thread = not (flags.tensorflow_inter_op_parallelism or flags.tensorflow_session_parallelism)
 
     def start(self) -> None:
-        """Start TensorFlow's threads and our own, at this thread's priority and not at that of a load."""
-        start_threads(intra_op_threads=self._intra_op_threads, inter_op_threads=self._inter_op_threads)
+        """Start TensorFlow's threads and our own, not at the priority of whatever load comes first."""
+        start = partial(start_threads, intra_op_threads=self._intra_op_threads, inter_op_threads=self._inter_op_threads)
+        if self._is_in_callers_thread:
+            # Then TensorFlow's own threads do little else than restore variables while users wait for answers.
+            at_low_priority(start)
+        else:
+            start()
         self._pool.start()
 
     def stop(self) -> None:
@@ -74,30 +83,25 @@ class VersionLoader:
             tags=tuple(flags.saved_model_tags.split(",")),
             intra_op_threads=self._intra_op_threads,
             inter_op_threads=self._inter_op_threads,
-            # Whoever asks for operations side by side does not want a run to stay in one thread.
-            is_in_callers_thread=not (flags.tensorflow_inter_op_parallelism or flags.tensorflow_session_parallelism),
+            is_in_callers_thread=self._is_in_callers_thread,
         )
-        model = open_model(
-            session,
-            batching=batching,
-            pool=self._pool,
-            metrics=self._metrics,
-            model=entry.model,
-            version=entry.version,
+        opened = partial(
+            open_model, session, pool=self._pool, metrics=self._metrics, model=entry.model, version=entry.version
         )
         if flags.enable_model_warmup:
             try:
                 warm_up(
-                    model,
+                    # Not in batches: first runs take long, and the threads of the batches have users waiting.
+                    opened(batching=None),
                     entry.path,
                     iterations=flags.num_request_iterations_for_warmup,
                     is_method_name_checked=flags.enable_signature_method_name_check,
                     metrics=self._metrics,
                 )
             except BaseException:
-                model.close()
+                session.close()
                 raise
-        return model
+        return opened(batching=batching)
 
 
 def cpu_count() -> int:
