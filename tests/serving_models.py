@@ -129,6 +129,24 @@ def slow(path: Path, seconds: float) -> Path:
     return _save(path, module, {"serving_default": module.answer})
 
 
+def endless(path: Path) -> Path:
+    """serving_default: x float32 [-1] → y, after a loop that nobody lives to see the end of; it can be cancelled.
+
+    Unlike `slow` it looks at no clock, which TensorFlow refuses where operations are to be deterministic.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def answer(x: Any) -> dict[str, Any]:
+        turns = tf.while_loop(lambda n: n < 2**62, lambda n: (n + 1,), (tf.constant(0, tf.int64),))
+        with tf.control_dependencies(turns):
+            return {"y": tf.identity(x)}
+
+    module.answer = _function(answer, tf.TensorSpec([None], tf.float32, name="x"))
+    return _save(path, module, {"serving_default": module.answer})
+
+
 def wide(path: Path) -> Path:
     """serving_default: x float32 [-1, -1] → total float32 [-1] (of each row), width int32 [-1] (as it was run).
 

@@ -109,7 +109,7 @@ def test_first_runs_that_come_at_once_are_all_answered(echo_path: Path) -> None:
         "        together.wait()\n"
         "        feeds = {definition.inputs['x'].name: numpy.zeros(size, numpy.int32)}\n"
         "        session.run(feeds, [definition.outputs['y'].name], timeout_seconds=None)\n"
-        "        print('answered')\n"
+        "        sys.stdout.write('answered\\n')\n"
         "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
         "[thread.start() for thread in threads]\n"
         "[thread.join() for thread in threads]\n"

@@ -313,7 +313,7 @@ def test_a_rest_port_that_cannot_be_opened_is_an_error(embedded: Any, zoo: Path)
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [*embedded, *resident, "--port=0", f"--rest_api_port={port}"],
+            [*embedded.arguments, *resident, "--port=0", f"--rest_api_port={port}"],
             capture_output=True,
             text=True,
             timeout=60,
