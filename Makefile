@@ -37,7 +37,7 @@ test: setup system lint ## Lint, then run every test
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need no TensorFlow and no servers (under a minute)
-	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: soak
 soak: setup ## Race promoters and rollbacks for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
