@@ -61,7 +61,7 @@ def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
 @pytest.mark.parametrize(
     ("message", "encoding", "words"),
     [
-        (gzip.compress(b"abc")[:-4], GZIP, "cut off"),
+        (gzip.compress(b"abc", mtime=0)[:-4], GZIP, "cut off"),
         (b"", GZIP, "cut off"),
         (b"no gzip at all", GZIP, "is not gzip"),
         (b"abc", b"identity", "Compressed flag set with identity encoding"),
