@@ -8,6 +8,7 @@ import click
 
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result
+from liftgate.release_text import served_text
 
 
 @click.command("history")
@@ -23,13 +24,11 @@ def command(config_path: Path | None, newest: int, as_json: bool) -> None:
     lines = []
     for entry in entries:
         release = entry.release
-        served = f"stable is version {release.stable}"
-        if release.canary is not None:
-            served += f", version {release.canary.version} for {release.canary.percent:g} %"
         lines.append(
             f"release {release.number}  {release.created_at:%Y-%m-%d %H:%M} UTC  {release.kind} by {release.by}"
         )
-        lines.append(f"  {served} (run {entry.version.lineage.run_id}, trained by {entry.version.lineage.trained_by})")
+        lineage = entry.version.lineage
+        lines.append(f"  {served_text(release)} (run {lineage.run_id}, trained by {lineage.trained_by})")
         lines.append(f"  because: {release.reason}")
         for approval in entry.approvals:
             who = approval.signed.approval.approver

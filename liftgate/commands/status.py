@@ -11,6 +11,7 @@ import click
 from artifact_sync.clock import SystemClock
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, table
+from liftgate.release_text import served_text
 
 if TYPE_CHECKING:
     from artifact_sync.records import Acknowledgement, ReleaseRecord
@@ -57,14 +58,9 @@ def command(context: click.Context, as_json: bool) -> None:
 
 
 def _describe(release: ReleaseRecord) -> str:
-    shares = "".join(
-        f", {name} version {share.version} for {share.percent:g} %"
-        for name, share in (("canary", release.canary), ("shadow", release.shadow))
-        if share is not None
-    )
     return (
         f"Release {release.number} of {release.model} ({release.kind} by {release.by}, "
-        f"{release.created_at:%Y-%m-%d %H:%M} UTC): stable is version {release.stable}{shares}.\n"
+        f"{release.created_at:%Y-%m-%d %H:%M} UTC): {served_text(release)}.\n"
         f"Because: {release.reason}"
     )
 
