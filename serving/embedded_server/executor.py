@@ -40,7 +40,7 @@ class ExecutedModel:
         *,
         batching: BatchingParameters | None,
         pool: WorkerPool,
-        metrics: Metrics | None,
+        metrics: Metrics,
         model: str,
         version: int,
     ) -> None:
@@ -89,7 +89,8 @@ class ExecutedModel:
             StatusError: of TensorFlow, or of the batch.
         """
         if self._batching is None:
-            return self._session.run(feeds, fetches, timeout_seconds=timeout_seconds)
+            in_order = {name: feeds[name] for name in sorted(feeds)}
+            return self._session.run(in_order, fetches, timeout_seconds=timeout_seconds)
         answers: SimpleQueue[list[npt.NDArray[Any]] | StatusError] = SimpleQueue()
         self.submit(feeds, fetches, timeout_seconds=timeout_seconds, done=answers.put)
         answer = answers.get()
@@ -179,16 +180,15 @@ class ExecutedModel:
         wanted = sum(row_counts)
         rows = self._batching.padded_size(wanted) if wanted else 0
         inputs = merged_inputs(tasks, padding=rows - wanted, is_padding_shapes=self._is_padding)
-        if self._metrics is not None:
-            self._metrics.batch(
-                model=self.model,
-                version=self.version,
-                queuing_microseconds=[(now - task.enqueued_at) * 1e6 for task in tasks],
-                input_sizes=row_counts,
-                batch_size=rows,
-                padding=rows - wanted,
-                thread_pool_name=self._batching.thread_pool_name,
-            )
+        self._metrics.batch(
+            model=self.model,
+            version=self.version,
+            queuing_microseconds=[(now - task.enqueued_at) * 1e6 for task in tasks],
+            input_sizes=row_counts,
+            batch_size=rows,
+            padding=rows - wanted,
+            thread_pool_name=self._batching.thread_pool_name,
+        )
         deadlines = [task.deadline for task in tasks]
         # The most patient of them decides; the others' senders have their own clocks.
         latest = None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
@@ -201,7 +201,7 @@ def open_model(
     *,
     batching: BatchingParameters | None,
     pool: WorkerPool,
-    metrics: Metrics | None,
+    metrics: Metrics,
     model: str,
     version: int,
 ) -> ExecutedModel:

@@ -37,7 +37,7 @@ def start_predict(
     *,
     timeout_seconds: float | None,
     reply: Reply,
-    metrics: Metrics | None,
+    metrics: Metrics,
     is_tensor_content: bool = False,
 ) -> None:
     """Begin to answer `request` and return at once.
@@ -76,7 +76,7 @@ class _Call:
         request: tfs_pb2.PredictRequest,
         *,
         reply: Reply,
-        metrics: Metrics | None,
+        metrics: Metrics,
         is_tensor_content: bool,
     ) -> None:
         self._catalogue = catalogue
@@ -118,11 +118,10 @@ class _Call:
     def _take(self, respond: Callable[[Any], tfs_pb2.PredictResponse], answer: list[Any] | StatusError) -> None:
         if isinstance(answer, StatusError):
             return self.finish(answer)
-        if self._metrics is not None:
-            microseconds = (time.perf_counter() - self._began) * 1e6
-            self._metrics.runtime(
-                model=self._entry.model, version=self._entry.version, api="Predict", microseconds=microseconds
-            )
+        microseconds = (time.perf_counter() - self._began) * 1e6
+        self._metrics.runtime(
+            model=self._entry.model, version=self._entry.version, api="Predict", microseconds=microseconds
+        )
         try:
             response = respond(answer)
         except StatusError as error:

@@ -24,7 +24,8 @@ class SignaturePlan:
     def __init__(self, session: Session, *, signature_name: str, model: str, version: int) -> None:
         signature = session.signature_defs[signature_name]
         outputs = list(signature.outputs)
-        self.input_aliases = tuple(sorted(signature.inputs))
+        # In the order of the tensors' names, as arrays are fed: one plan for a graph, whatever way leads to it.
+        self.input_aliases = tuple(sorted(signature.inputs, key=lambda alias: signature.inputs[alias].name))
         self.run: RunPlan = session.plan(
             tuple(signature.inputs[alias].name for alias in self.input_aliases),
             tuple(signature.outputs[alias].name for alias in outputs),

@@ -427,7 +427,7 @@ class TestPredict:
         catalogue, _ = serve(versions[0])
         replies: list[Any] = []
         for request in (tfs_pb2.PredictRequest(), tfs_pb2.PredictRequest(model_spec=tfs_pb2.ModelSpec(name="no"))):
-            start_predict(catalogue, request, timeout_seconds=None, reply=replies.append, metrics=None)
+            start_predict(catalogue, request, timeout_seconds=None, reply=replies.append, metrics=Counts())
         assert [str(reply) for reply in replies] == [
             "INVALID_ARGUMENT: Missing ModelSpec",
             "NOT_FOUND: Servable not found for request: Latest(no)",
