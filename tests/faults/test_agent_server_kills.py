@@ -99,6 +99,7 @@ class Host:
         return answer.version
 
     def roll_out_with_a_kill(self, monkeypatch: pytest.MonkeyPatch, *, moment: str, step: str) -> None:
+        """Publish the next version, kill the server at a step, and see who answers afterwards and in the end."""
         old, new = self.served, self.served % 3 + 1
         self.lab.publish(new)
         run, kills = StepRunner.run, []

@@ -563,6 +563,8 @@ class TestEnd:
     def test_a_server_that_was_never_started_can_be_stopped(self) -> None:
         server = RestServer(Catalogue(), metrics=Metrics(), host="127.0.0.1", port=0, settings=RestSettings())
         server.stop(drain_seconds=1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(server.address.rpartition(":")[2])), timeout=10)
 
     def test_a_port_that_is_taken_is_said(self, lab: Lab) -> None:
         port = int(lab.server.address.rpartition(":")[2])

@@ -103,6 +103,9 @@ class TestFlags:
             client_lab.Client.until(lambda: "READY grpc=" in server.log, lambda: server.log)
             server.target = server.log.partition("READY grpc=")[2].split()[0]
             server.wait_until_ready()
+            with server_lab.open_channel(server.target) as channel:
+                client_lab.Client(rest_port=0, channel=channel).assert_serving()
+            assert int(server.target.rpartition(":")[2]) > 0
 
     def test_one_thread_for_rest_is_enough(self, embedded: Any, zoo: Path) -> None:
         """The real server answers nothing then: its event loop takes the thread."""

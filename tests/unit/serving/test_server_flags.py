@@ -41,8 +41,9 @@ def test_flags_that_would_jam_or_open_the_server_are_refused(change: dict[str, o
 
 
 def test_a_port_with_mutual_tls_is_taken_with_and_without_a_socket() -> None:
-    replace(FLAGS, port=8500, tls=TLS)
-    replace(FLAGS, port=8500, tls=TLS, socket_path=None)
+    both = replace(FLAGS, port=8500, tls=TLS)
+    alone = replace(FLAGS, port=8500, tls=TLS, socket_path=None)
+    assert [(flags.port, flags.socket_path) for flags in (both, alone)] == [(8500, FLAGS.socket_path), (8500, None)]
 
 
 def batching(**values: object) -> tfs_pb2.BatchingParameters:
