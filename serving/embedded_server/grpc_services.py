@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from serving.embedded_server.catalogue import Catalogue
-from serving.embedded_server.example_methods import CLASSIFY, REGRESS
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS, ExampleMethod
 from serving.embedded_server.grpc_method import Method, Reply
 from serving.embedded_server.lifecycle import Lifecycle
 from serving.embedded_server.metrics import Metrics
@@ -63,8 +64,12 @@ class GrpcServices:
         prediction, model = "/tensorflow.serving.PredictionService", "/tensorflow.serving.ModelService"
         return {
             f"{prediction}/Predict": Method(tfs_pb2.PredictRequest, self._predict, is_blocking=False),
-            f"{prediction}/Classify": self._blocking("Classify", tfs_pb2.ClassificationRequest, self._classify),
-            f"{prediction}/Regress": self._blocking("Regress", tfs_pb2.RegressionRequest, self._regress),
+            f"{prediction}/Classify": self._blocking(
+                "Classify", tfs_pb2.ClassificationRequest, partial(self._on_examples, CLASSIFY)
+            ),
+            f"{prediction}/Regress": self._blocking(
+                "Regress", tfs_pb2.RegressionRequest, partial(self._on_examples, REGRESS)
+            ),
             f"{prediction}/MultiInference": self._blocking(
                 "MultiInference", tfs_pb2.MultiInferenceRequest, self._multi_inference
             ),
@@ -114,25 +119,18 @@ class GrpcServices:
             is_tensor_content=self._is_tensor_content,
         )
 
-    def _classify(self, request: tfs_pb2.ClassificationRequest, timeout_seconds: float | None) -> Message:
+    def _on_examples(
+        self, method: ExampleMethod[Any, Any, Any], request: Any, timeout_seconds: float | None
+    ) -> Message:
         with borrow_for(self._catalogue, request) as entry:
-            return CLASSIFY.answer(
+            response: Message = method.answer(
                 entry,
                 request,
                 timeout_seconds=timeout_seconds,
                 is_method_name_checked=self._is_method_name_checked,
                 metrics=self._metrics,
             )
-
-    def _regress(self, request: tfs_pb2.RegressionRequest, timeout_seconds: float | None) -> Message:
-        with borrow_for(self._catalogue, request) as entry:
-            return REGRESS.answer(
-                entry,
-                request,
-                timeout_seconds=timeout_seconds,
-                is_method_name_checked=self._is_method_name_checked,
-                metrics=self._metrics,
-            )
+            return response
 
     def _multi_inference(self, request: tfs_pb2.MultiInferenceRequest, timeout_seconds: float | None) -> Message:
         if not request.tasks:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from serving.embedded_server.catalogue import Catalogue, LoadedModel, ModelVersion
-from serving.embedded_server.example_methods import CLASSIFY, REGRESS
+from serving.embedded_server.example_methods import CLASSIFY, REGRESS, ExampleMethod
 from serving.embedded_server.metrics import Metrics
 from serving.embedded_server.model_questions import model_status, signature_map
 from serving.embedded_server.predict import DEFAULT_SIGNATURE, run_signature
@@ -81,9 +82,11 @@ class RestAnswers:
         # As in the real server a body that cannot be read is refused before the model is looked for.
         match target.verb:
             case "classify":
-                return self._classify(target, classification_request(body.take()), deadline, served)
+                request = classification_request(body.take())
+                return classification_body(self._on_examples(CLASSIFY, target, request, deadline, served))
             case "regress":
-                return self._regress(target, regression_request(body.take()), deadline, served)
+                regression = regression_request(body.take())
+                return regression_body(self._on_examples(REGRESS, target, regression, deadline, served))
             case _:
                 return self._predict(target, parse_body(body.take()), deadline, served)
 
@@ -109,29 +112,22 @@ class RestAnswers:
             self._metrics.runtime(model=entry.model, version=entry.version, api="Predict", microseconds=microseconds)
         return predict_body(outputs, layout=inputs.layout)
 
-    def _classify(
-        self, target: RestTarget, request: tfs_pb2.ClassificationRequest, deadline: float | None, served: Served
-    ) -> str:
+    def _on_examples(
+        self,
+        method: ExampleMethod[Any, Any, Any],
+        target: RestTarget,
+        request: Any,
+        deadline: float | None,
+        served: Served,
+    ) -> Any:
         with self._borrow(target, served) as entry:
-            response = CLASSIFY.answer(
+            response = method.answer(
                 *(entry, request),
                 timeout_seconds=_seconds_left(deadline),
                 is_method_name_checked=self._is_method_name_checked,
                 metrics=self._metrics,
             )
-        return classification_body(response.result)
-
-    def _regress(
-        self, target: RestTarget, request: tfs_pb2.RegressionRequest, deadline: float | None, served: Served
-    ) -> str:
-        with self._borrow(target, served) as entry:
-            response = REGRESS.answer(
-                *(entry, request),
-                timeout_seconds=_seconds_left(deadline),
-                is_method_name_checked=self._is_method_name_checked,
-                metrics=self._metrics,
-            )
-        return regression_body(response.result)
+        return response.result
 
     def _status(self, target: RestTarget) -> str:
         request = tfs_pb2.GetModelStatusRequest()
