@@ -83,13 +83,19 @@ class Lineage(FrozenModel):
 
 
 class Evidence(FrozenModel):
-    """Digests of what the decision rested on; the documents themselves lie in the bucket as blobs."""
+    """Digests of what the decision rested on; the documents themselves lie in the bucket as blobs.
+
+    `ledger_number` and `ledger_sha256` name the entry of the holdout's budget ledger that the verdict
+    spent, so that the signed versions keep the ledger from being cut back; None where nothing was spent.
+    """
 
     report_sha256: Sha256
     verdict_sha256: Sha256
     policy_sha256: Sha256
     holdout_sha256: Sha256
     champion_version: Number | None
+    ledger_number: Number | None = None
+    ledger_sha256: Sha256 | None = None
 
 
 class VersionRecord(Record):

@@ -23,6 +23,7 @@ MAX_METADATA_BYTES = 64 * 1024 * 1024
 _MAX_ACKNOWLEDGEMENT_BYTES = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 _NUMBERED_METADATA = re.compile(r"^(?P<number>[1-9][0-9]*)\.(?P<role>[a-z]+)\.json$")
+_NUMBERED_ENTRY = re.compile(r"^(?P<number>[0-9]{6})\.(?P<kind>[a-z-]+)\.json$")
 
 
 class Registry:
@@ -149,6 +150,51 @@ class Registry:
             except (InputError, RecordError) as error:
                 _LOG.warning("%s is no acknowledgement and is left out: %s", key, error)
         return tuple(found)
+
+    # Budgets: what was spent of each holdout, numbered, appended and never overwritten.
+
+    def create_budget_entry(self, holdout_sha256: str, number: int, data: bytes, *, kind: str) -> None:
+        """Create `budgets/<holdout>/<number>.<kind>.json`; number 0 holds the terms.
+
+        Raises:
+            AlreadyExistsError: another writer created that entry.
+        """
+        self.store.create(f"{self._budget_prefix(holdout_sha256)}{number:06d}.{kind}.json", data)
+
+    def budget_entries(self, holdout_sha256: str) -> tuple[tuple[int, str, bytes], ...]:
+        """Return (number, kind, bytes) of every entry, in the order of numbers, then of kinds."""
+        return self._numbered_entries(self._budget_prefix(holdout_sha256))
+
+    def budgeted_holdouts(self) -> tuple[str, ...]:
+        """Return the digests of the holdouts that have a budget, sorted."""
+        prefix = f"{self.model}/budgets/"
+        return tuple(sorted({info.key.removeprefix(prefix).partition("/")[0] for info in self.store.list(prefix)}))
+
+    def _budget_prefix(self, holdout_sha256: str) -> str:
+        return f"{self.model}/budgets/{holdout_sha256}/"
+
+    # Decisions: what people said of a verdict beside approving it, appended and never overwritten.
+
+    def create_decision(self, verdict_sha256: str, number: int, data: bytes, *, kind: str) -> None:
+        """Create `decisions/<verdict>/<number>.<kind>.json`.
+
+        Raises:
+            AlreadyExistsError: another writer created that number.
+        """
+        self.store.create(f"{self.model}/decisions/{verdict_sha256}/{number:06d}.{kind}.json", data)
+
+    def decisions(self, verdict_sha256: str) -> tuple[tuple[int, str, bytes], ...]:
+        """Return (number, kind, bytes) of every decision on a verdict, in order; they are not verified."""
+        return self._numbered_entries(f"{self.model}/decisions/{verdict_sha256}/")
+
+    def _numbered_entries(self, prefix: str) -> tuple[tuple[int, str, bytes], ...]:
+        found = []
+        for info in self.store.list(prefix):
+            match = _NUMBERED_ENTRY.match(info.key.removeprefix(prefix))
+            if match is not None:
+                data = read_bytes(self.store, info.key, max_bytes=MAX_METADATA_BYTES)
+                found.append((int(match["number"]), match["kind"], data))
+        return tuple(sorted(found, key=lambda entry: entry[:2]))
 
     # Feedback: what people corrected. Photos lie apart from the blobs, so that a front end needs no right to
     # write where models lie, and cannot stand in the way of a promotion with wrong bytes under a digest.

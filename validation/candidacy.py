@@ -30,7 +30,7 @@ class Candidacy:
 
     def version_record(self, version: int, *, created_at: datetime) -> VersionRecord:
         """Return the record that this run becomes under a version number."""
-        champion = self.verdict.champion
+        champion, budget = self.verdict.champion, self.verdict.budget
         return VersionRecord(
             model=self.verdict.model,
             version=version,
@@ -44,6 +44,8 @@ class Candidacy:
                 policy_sha256=self.verdict.policy_sha256,
                 holdout_sha256=self.verdict.holdout_sha256,
                 champion_version=None if champion is None else champion.version,
+                ledger_number=None if budget is None else budget.number,
+                ledger_sha256=None if budget is None else budget.entry_sha256,
             ),
             created_at=created_at,
         )

@@ -42,13 +42,18 @@ class PhotoDecoder(Protocol):
 
 
 class HoldoutItem(FrozenModel):
-    """One photo: the digest of its bytes, its file's extension, and what people said of it."""
+    """One photo: the digest of its bytes, its file's extension, and what people said of it.
+
+    The results on an open photo are shown in every report; those on a sealed one decide, and are not
+    shown as long as it is to decide again (docs/gate.md).
+    """
 
     sha256: Sha256
     extension: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,5}$")]
     label: str
     source: str
     slices: dict[str, str] = Field(default_factory=dict)
+    is_open: bool = False
 
     @property
     def file_name(self) -> str:
@@ -59,7 +64,7 @@ class HoldoutItem(FrozenModel):
 class HoldoutRecord(Record):
     """`holdout.json`: the labels in order and every photo, sorted by digest, each once."""
 
-    schema_name: ClassVar[str] = "liftgate.holdout/1"
+    schema_name: ClassVar[str] = "liftgate.holdout/2"
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     items: Annotated[tuple[HoldoutItem, ...], Field(min_length=1)]
 

@@ -69,12 +69,107 @@ class PerClassRule(FrozenModel):
         return self.recall_floors.get(label, self.recall_floor)
 
 
+class PerSliceRule(FrozenModel):
+    """What must hold in each value of the holdout's slice columns, such as every device or site.
+
+    Attributes:
+        columns: the columns; none means all that the holdout has.
+        minimum_photos: a slice with fewer photos decides nothing.
+        margin: the loss of accuracy against the champion that is still accepted in any slice.
+        accuracy_floor: the accuracy that the candidate must be shown to reach in every slice.
+    """
+
+    columns: tuple[str, ...] = ()
+    minimum_photos: Annotated[int, Field(ge=1)]
+    margin: OpenShare | None = None
+    accuracy_floor: OpenShare | None = None
+
+
+class MetricRule(FrozenModel):
+    """What the candidate must show in one metric beside accuracy, by a paired bootstrap (BCa).
+
+    Attributes:
+        name: the metric.
+        test: "superiority" or "non-inferiority" against the champion.
+        margin: the loss still accepted, in the metric's own unit; of non-inferiority only.
+        floor: the value that the candidate must be shown to keep, champion or not: at least this
+            where more is better, at most this where less is better; None for none.
+    """
+
+    name: Literal["macro_f1", "balanced_accuracy", "log_loss", "calibration_error", "top_k_accuracy", "mean_cost"]
+    test: Literal["superiority", "non-inferiority"]
+    margin: Positive | None = None
+    floor: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _margin_belongs_to_non_inferiority(self) -> Self:
+        if (self.test == "non-inferiority") != (self.margin is not None):
+            raise ValueError('test = "non-inferiority" needs a margin, and "superiority" takes none')
+        return self
+
+
+class CostRule(FrozenModel):
+    """What wrong answers cost: `wrong` for any, unless `pairs` says otherwise for (true label, answer).
+
+    A right answer costs nothing. `pairs[true][answered]` is in the same unit as `wrong`.
+    """
+
+    wrong: Positive = 1.0
+    pairs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
+
+
+class BudgetRule(FrozenModel):
+    """How often a holdout may decide (docs/gate.md); bound to the holdout by its first use.
+
+    Attributes:
+        tries: how many candidates the sealed photos may be asked about.
+        promotions: how many of these may be found better before the holdout is opened.
+    """
+
+    tries: Annotated[int, Field(ge=1, le=1000)] = 10
+    promotions: Annotated[int, Field(ge=1, le=20)] = 2
+
+    @model_validator(mode="after")
+    def _no_more_promotions_than_tries(self) -> Self:
+        if self.promotions > self.tries:
+            raise ValueError("promotions cannot be more than tries")
+        return self
+
+
+class SuspectRule(FrozenModel):
+    """When a photo's label is suspect: both models give the same other answer with at least this score.
+
+    `cleanlab` asks that library too, where it is installed (the extra `cleanlab`).
+    """
+
+    confidence: Annotated[float, Field(gt=0.5, le=1)] = 0.95
+    cleanlab: bool = False
+
+
+class LeakageRule(FrozenModel):
+    """Photos of the holdout that look like training photos are left out; too many of them refuse it.
+
+    Attributes:
+        maximum_distance: at most so many of the perceptual hash's 128 bits differ in a near duplicate.
+        maximum_share: of the holdout's photos, at most this share may be near duplicates.
+    """
+
+    maximum_distance: Annotated[int, Field(ge=0, le=7)] = 4
+    maximum_share: Share = 0.1
+
+
 class Limits(FrozenModel):
-    """What the serving hosts can bear; a limit that is left out is not checked, except NaN."""
+    """What the serving hosts can bear; a limit that is left out is not checked, except NaN.
+
+    `memory_bytes` is of the server while it holds candidate and champion and answers.
+    """
 
     size_bytes: Annotated[int, Field(gt=0)] | None = None
     load_seconds: Positive | None = None
+    memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    latency_p50_ms: Positive | None = None
     latency_p95_ms: Positive | None = None
+    latency_p99_ms: Positive | None = None
     latency_p95_ratio: Positive | None = None
     maximum_nan_share: Share = 0.0
 
@@ -88,9 +183,16 @@ class HoldoutRule(FrozenModel):
 class Policy(Record):
     """All demands; its digest in the verdict binds the decision to them."""
 
-    schema_name: ClassVar[str] = "liftgate.policy/1"
+    schema_name: ClassVar[str] = "liftgate.policy/2"
     accuracy: AccuracyRule
     per_class: PerClassRule | None = None
+    per_slice: PerSliceRule | None = None
+    metrics: tuple[MetricRule, ...] = ()
+    top_k: Annotated[int, Field(ge=2, le=100)] = 5
+    costs: CostRule | None = None
+    budget: BudgetRule = BudgetRule()
+    suspect_labels: SuspectRule = SuspectRule()
+    leakage: LeakageRule = LeakageRule()
     limits: Limits = Limits()
     holdout: HoldoutRule = HoldoutRule()
 
@@ -140,6 +242,12 @@ def _keys_beside(table: tuple[str, ...]) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "accuracy": AccuracyRule,
         "per_class": PerClassRule,
+        "per_slice": PerSliceRule,
+        "metrics": MetricRule,
+        "costs": CostRule,
+        "budget": BudgetRule,
+        "suspect_labels": SuspectRule,
+        "leakage": LeakageRule,
         "limits": Limits,
         "holdout": HoldoutRule,
     }
