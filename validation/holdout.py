@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from artifact_sync.durable import fsync_directory, fsync_tree, write_durably
 from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, NotFoundError, PhotoError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
+from validation.open_split import DEFAULT_SHARE, open_digests
 
 RECORD_NAME = "holdout.json"
 _PROBE = InputContract(height=32, width=32, channels=3)
@@ -122,23 +124,42 @@ class Holdout:
 
 
 def freeze_holdout(
-    photos: Iterable[LabelledPhoto], *, labels: Sequence[str], out_dir: Path, decoder: PhotoDecoder
+    photos: Iterable[LabelledPhoto],
+    *,
+    labels: Sequence[str],
+    out_dir: Path,
+    decoder: PhotoDecoder,
+    open_share: float = DEFAULT_SHARE,
+    open_from: Sequence[HoldoutRecord] = (),
 ) -> Holdout:
     """Copy the photos into a new folder that never changes again, and return it.
 
     The same photo given twice with the same label is kept once. The folder appears whole or not at
     all.
 
+    Args:
+        photos: what people labelled, in any order.
+        labels: the classes in their order.
+        out_dir: the folder that appears.
+        decoder: an open DecodePool.
+        open_share: of each label's photos, the part whose results reports may show.
+        open_from: holdouts that people have looked at: their photos are open here.
+
     Raises:
-        InputError: photos are unreadable, have unknown labels, or are labelled in two ways; all are listed.
+        InputError: photos are unreadable, have unknown labels, or are labelled in two ways (all are
+            listed), or no photo would be open, or none sealed.
         AlreadyExistsError: `out_dir` exists.
     """
+    if not 0 < open_share < 1:
+        raise InputError(f"Freezing refused: the open share is {open_share}; it must lie between 0 and 1, such as 0.1.")
     if out_dir.exists():
         raise AlreadyExistsError(f"Freezing refused: {out_dir} exists, and a holdout never changes. Choose another.")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=out_dir.parent))
     try:
-        record = _stage(photos, labels=tuple(labels), staging=staging, decoder=decoder)
+        items = _stage(photos, labels=tuple(labels), staging=staging, decoder=decoder)
+        seen = frozenset(item.sha256 for record in open_from for item in record.items)
+        record = HoldoutRecord(labels=tuple(labels), items=_split(items, share=open_share, seen=seen))
         write_durably(staging / RECORD_NAME, record.to_json())
         staging.chmod(0o755)
         fsync_tree(staging)
@@ -174,7 +195,7 @@ def load_holdout(directory: Path) -> Holdout:
 
 def _stage(
     photos: Iterable[LabelledPhoto], *, labels: tuple[str, ...], staging: Path, decoder: PhotoDecoder
-) -> HoldoutRecord:
+) -> tuple[HoldoutItem, ...]:
     (staging / "photos").mkdir()
     items: dict[str, HoldoutItem] = {}
     problems: list[str] = []
@@ -196,7 +217,23 @@ def _stage(
     problems += _undecodable(items.values(), photos=staging / "photos", decoder=decoder)
     if problems or not items:
         raise InputError(f"Freezing refused, nothing was written: {_listed(problems or ['there are no photos'])}.")
-    return HoldoutRecord(labels=labels, items=tuple(items[digest] for digest in sorted(items)))
+    return tuple(items[digest] for digest in sorted(items))
+
+
+def _split(items: Sequence[HoldoutItem], *, share: float, seen: AbstractSet[str]) -> tuple[HoldoutItem, ...]:
+    """Return the items with their sides."""
+    opened = open_digests({item.sha256: item.label for item in items}, share=share, always_open=seen)
+    if not opened:
+        raise InputError(
+            "Freezing refused: no photo would be open, so reports could show nothing: no label has two photos that "
+            "differ. Bring more labelled photos."
+        )
+    if len(opened) == len(items):
+        raise InputError(
+            "Freezing refused: every photo would be open, so none is left to decide: people have looked at all of "
+            "them, or they are too much alike. Bring labelled photos that are new."
+        )
+    return tuple(item.model_copy(update={"is_open": item.sha256 in opened}) for item in items)
 
 
 def _undecodable(items: Iterable[HoldoutItem], *, photos: Path, decoder: PhotoDecoder) -> list[str]:

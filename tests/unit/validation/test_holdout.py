@@ -82,6 +82,41 @@ def test_every_problem_is_listed_and_nothing_is_written(tmp_path: Path, photos: 
     assert [path.name for path in tmp_path.iterdir() if "photo" not in path.name] == ["broken.png"]
 
 
+def test_some_photos_of_each_label_are_open_and_the_same_ones_each_time(
+    tmp_path: Path, photos: Photos, decoder: PhotoDecoder
+) -> None:
+    holdout = freeze_holdout(photos(40), labels=LABELS, out_dir=tmp_path / "holdout", decoder=decoder, open_share=0.25)
+    opened = [item.label for item in holdout.record.items if item.is_open]
+    assert sorted(opened) == ["cat"] * 5 + ["dog"] * 5
+    again = freeze_holdout(photos(40), labels=LABELS, out_dir=tmp_path / "again", decoder=decoder, open_share=0.25)
+    other = freeze_holdout(photos(40), labels=LABELS, out_dir=tmp_path / "other", decoder=decoder, open_share=0.5)
+    assert again.sha256 == holdout.sha256 != other.sha256
+
+
+def test_photos_of_a_holdout_that_people_looked_at_are_open(
+    tmp_path: Path, photos: Photos, decoder: PhotoDecoder
+) -> None:
+    old = freeze_holdout(photos(6), labels=LABELS, out_dir=tmp_path / "old", decoder=decoder)
+    new = freeze_holdout(
+        [*photos(6), *photos(30, seed=1)],
+        labels=LABELS,
+        out_dir=tmp_path / "new",
+        decoder=decoder,
+        open_from=[old.record],
+    )
+    assert {item.sha256 for item in new.record.items if item.is_open} == old.photo_sha256s
+    with pytest.raises(InputError, match="every photo would be open"):
+        freeze_holdout(photos(6), labels=LABELS, out_dir=tmp_path / "x", decoder=decoder, open_from=[old.record])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_holdout_that_could_show_nothing_is_refused(tmp_path: Path, photos: Photos, decoder: PhotoDecoder) -> None:
+    with pytest.raises(InputError, match="no photo would be open"):
+        freeze_holdout(photos(2), labels=LABELS, out_dir=tmp_path / "holdout", decoder=decoder)
+    with pytest.raises(InputError, match=r"the open share is 1\.5"):
+        freeze_holdout(photos(8), labels=LABELS, out_dir=tmp_path / "holdout", decoder=decoder, open_share=1.5)
+
+
 def test_no_photos_make_no_holdout(tmp_path: Path, decoder: PhotoDecoder) -> None:
     with pytest.raises(InputError, match="there are no photos"):
         freeze_holdout([], labels=LABELS, out_dir=tmp_path / "holdout", decoder=decoder)
