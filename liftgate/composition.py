@@ -23,7 +23,7 @@ from liftgate.output import is_interactive
 if TYPE_CHECKING:
     from artifact_sync.registry import Registry
     from artifact_sync.trust import TrustedReader
-    from artifact_sync.trust.keys import SigningKey
+    from artifact_sync.trust.keys import Signer
     from serving.model_server import GrpcModelServer, ServerTls
     from serving.settings import AgentSettings
     from web.settings import WebSettings
@@ -104,7 +104,7 @@ class Site:
             return GrpcModelServer(agent.server_address, tls=_server_tls(web) or _server_tls(agent))
         return GrpcModelServer(web.server_address, tls=_server_tls(web))
 
-    def signing_key(self, path: Path | None, *, role: str) -> SigningKey:
+    def signing_key(self, path: Path | None, *, role: str) -> Signer:
         """Load a private key; the passphrase comes from the environment or a prompt.
 
         Raises:

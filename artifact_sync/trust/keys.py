@@ -1,7 +1,7 @@
 """Key pairs: Ed25519, the private half in an encrypted file, the public half in a record with a name.
 
-Its place in the flow: every signature of trust is made by a `SigningKey` that was loaded from a
-`KeyFile`. Whatever else can sign (an agent, a token) fits in as another `Signer`.
+Its place in the flow: every signature of trust is made by a `Signer` that a `KeyFile` gave: a
+`SigningKey` whose private half lies in the file, or an agent or token that the file refers to.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from artifact_sync.canonical import Record, sha256_hex
 from artifact_sync.durable import create_durably
 from artifact_sync.errors import AlreadyExistsError, NotFoundError, SettingsError
+from artifact_sync.trust.key_reference import KeyReference
 
 PASSPHRASE_VARIABLE = "LIFTGATE_KEY_PASSPHRASE"  # noqa: S105 - the variable's name, not its value
 
@@ -84,7 +85,10 @@ class SigningKey:
 
 @dataclass(frozen=True)
 class KeyFile:
-    """Where a key lies: `path` holds the private half (PKCS #8, PEM), `<path>.public.json` the public one."""
+    """Where a key lies: `path` holds the private half, `<path>.public.json` the public one.
+
+    The private half is PKCS #8 in PEM, or a KeyReference to an agent or a token that has it.
+    """
 
     path: Path
 
@@ -102,8 +106,7 @@ class KeyFile:
         """
         private = Ed25519PrivateKey.generate()
         key = SigningKey(private, name=name)
-        if self.path.exists() or self.public_path.exists():
-            raise AlreadyExistsError(f"Key {self.path} exists already and is never overwritten. Choose another name.")
+        self._check_absent()
         encryption: KeySerializationEncryption = NoEncryption()
         if ask_passphrase is not None:
             encryption = BestAvailableEncryption(_passphrase(ask_passphrase, f"New passphrase for key {name}"))
@@ -112,14 +115,31 @@ class KeyFile:
         create_durably(self.public_path, key.public.to_json())
         return key
 
-    def load(self, *, ask_passphrase: AskPassphrase | None) -> SigningKey:
-        """Read the private key; `ask_passphrase` is called only when the file is encrypted.
+    def create_reference(self, reference: KeyReference, *, name: str) -> PublicKey:
+        """Write where the private half is to be found.
+
+        Raises:
+            AlreadyExistsError: the file exists; keys are never overwritten.
+        """
+        self._check_absent()
+        public = PublicKey(name=name, ed25519=reference.ed25519)
+        create_durably(self.path, reference.to_json(), mode=0o600)
+        create_durably(self.public_path, public.to_json())
+        return public
+
+    def load(self, *, ask_passphrase: AskPassphrase | None) -> Signer:
+        """Read the private key; `ask_passphrase` is called when the file is encrypted, or when a token signs.
 
         Raises:
             NotFoundError: no such file.
             SettingsError: others may read the file, the passphrase is wrong, or it is no Ed25519 key.
+            RecordError: it refers to an agent or a token in a way that cannot be understood.
         """
         data = self._read_private()
+        if data.startswith(b"{"):
+            reference, public = KeyReference.from_json(data), self.public()
+            self._check_pair(reference.ed25519, public)
+            return reference.open(public, ask_passphrase=ask_passphrase)
         secret: bytes | None = None
         if b"ENCRYPTED" in data.partition(b"\n")[0]:
             if ask_passphrase is None:
@@ -136,7 +156,10 @@ class KeyFile:
             raise SettingsError(
                 f"Key {self.path} is refused: it is not an Ed25519 key. Make one with `liftgate keys new`."
             )
-        return self._checked(SigningKey(private, name=self.public().name))
+        public = self.public()
+        key = SigningKey(private, name=public.name)
+        self._check_pair(key.public.ed25519, public)
+        return key
 
     def public(self) -> PublicKey:
         """Read the public half.
@@ -164,10 +187,13 @@ class KeyFile:
                 )
             return stream.read(64 * 1024)
 
-    def _checked(self, key: SigningKey) -> SigningKey:
-        if key.public != self.public():
+    def _check_absent(self) -> None:
+        if self.path.exists() or self.public_path.exists():
+            raise AlreadyExistsError(f"Key {self.path} exists already and is never overwritten. Choose another name.")
+
+    def _check_pair(self, ed25519: str, public: PublicKey) -> None:
+        if public.ed25519 != ed25519:
             raise SettingsError(f"Key {self.path} and {self.public_path.name} do not belong together.")
-        return key
 
 
 def passphrase_source(environment: Mapping[str, str], *, prompt: AskPassphrase | None) -> AskPassphrase | None:

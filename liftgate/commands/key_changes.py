@@ -20,7 +20,7 @@ from liftgate.output import say, table
 
 if TYPE_CHECKING:
     from artifact_sync.trust.change import TrustChange
-    from artifact_sync.trust.keys import PublicKey, SigningKey
+    from artifact_sync.trust.keys import PublicKey, Signer
     from artifact_sync.trust.roles import Roles
     from artifact_sync.trust.view import TrustedView
 
@@ -167,13 +167,13 @@ def describe(roles: Roles) -> str:
     return table(rows, header=("role", "must sign", "holders"))
 
 
-def _load(path: Path) -> SigningKey:
+def _load(path: Path) -> Signer:
     from artifact_sync.trust.keys import KeyFile
 
     return KeyFile(path).load(ask_passphrase=passphrase())
 
 
-def _load_all(paths: Sequence[Path]) -> list[SigningKey]:
+def _load_all(paths: Sequence[Path]) -> list[Signer]:
     return [_load(path) for path in dict.fromkeys(paths)]
 
 

@@ -16,6 +16,7 @@ from liftgate.composition import Site, passphrase
 from liftgate.output import json_option, print_result, say, table
 
 if TYPE_CHECKING:
+    from artifact_sync.trust.key_reference import KeyReference
     from artifact_sync.trust.keys import PublicKey
 
 _KEY_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -37,16 +38,61 @@ for verb in (key_changes.init, key_changes.rotate, key_changes.sign, key_changes
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to put it.")
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unencrypted (mode 0600).")
-def new(name: str, directory: Path, no_passphrase: bool) -> None:
-    """Make the key pair NAME: the private file NAME, and NAME.public.json to hand to others."""
+@click.option("--ssh-agent", "comment", help="Refer to the Ed25519 key with this comment in ssh-agent.")
+@click.option("--pkcs11-module", "module", type=_KEY_FILE, help="Refer to an Ed25519 key on a token, by this library.")
+@click.option("--token", help="With --pkcs11-module: the token's label.")
+@click.option("--object", "label", help="With --pkcs11-module: the key's label on the token; default: NAME.")
+def new(
+    name: str,
+    directory: Path,
+    no_passphrase: bool,
+    comment: str | None,
+    module: Path | None,
+    token: str | None,
+    label: str | None,
+) -> None:
+    """Make the key pair NAME: the private file NAME, and NAME.public.json to hand to others.
+
+    With --ssh-agent or --pkcs11-module nothing secret is made: the file NAME only says where the key
+    is, and every verb takes it like a key file.
+    """
     from artifact_sync.trust.keys import KeyFile
 
+    file = KeyFile(directory / name)
+    if comment is not None or module is not None:
+        public = file.create_reference(_reference(comment, module, token=token, label=label or name), name=name)
+        click.echo(f"{file.path}\n{file.public_path}\nkey id {public.key_id}")
+        return
     ask = None if no_passphrase else passphrase()
     if ask is None and not no_passphrase:
         raise SettingsError("There is no terminal to ask for a passphrase. Set LIFTGATE_KEY_PASSPHRASE.")
-    file = KeyFile(directory / name)
     key = file.create(name=name, ask_passphrase=ask)
     click.echo(f"{file.path}\n{file.public_path}\nkey id {key.public.key_id}")
+
+
+def _reference(comment: str | None, module: Path | None, *, token: str | None, label: str) -> KeyReference:
+    from artifact_sync.trust.key_reference import KeyReference
+
+    if comment is not None and module is not None:
+        raise SettingsError("A key lies in ssh-agent or on a token: give --ssh-agent or --pkcs11-module, not both.")
+    if module is not None:
+        from artifact_sync.trust.pkcs11_token import token_key
+
+        if token is None:
+            raise SettingsError(f"Name the token with --token. `pkcs11-tool --module {module} -L` lists them.")
+        ed25519 = token_key(module, token=token, label=label)
+        return KeyReference(place="pkcs11", ed25519=ed25519, module=module, token=token, object=label)
+    from artifact_sync.trust.ssh_agent import agent_keys
+
+    held = agent_keys()
+    found = [ed25519 for key_comment, ed25519 in held if key_comment == comment]
+    if len(found) != 1:
+        listed = ", ".join(key_comment for key_comment, _ in held) or "none"
+        raise SettingsError(
+            f"ssh-agent holds {len(found)} Ed25519 keys with the comment {comment!r}; it must be one. "
+            f"It holds these Ed25519 keys: {listed}."
+        )
+    return KeyReference(place="ssh-agent", ed25519=found[0])
 
 
 @command.command("show")
