@@ -16,6 +16,9 @@ from artifact_sync.canonical import FrozenModel, Record, Sha256, Timestamp
 Number = Annotated[int, Field(ge=1, le=999_999)]
 """A version or release number: six digits in keys, so that names sort as numbers do."""
 
+FIRST_EMERGENCY_VERSION = 900_000
+"""Numbers from here on are versions that went past the gate: they never meet the approvers' numbers, and show."""
+
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{2,62}$")]
 
@@ -29,6 +32,10 @@ def _check_relative_path(path: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_check_relative_path)]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class FileEntry(FrozenModel):
@@ -94,12 +101,29 @@ class Evidence(FrozenModel):
     policy_sha256: Sha256
     holdout_sha256: Sha256
     champion_version: Number | None
-    ledger_number: Number | None = None
-    ledger_sha256: Sha256 | None = None
+    # Left out of the bytes where they are None: records from before there was a ledger keep their digests.
+    ledger_number: Annotated[Number | None, Field(exclude_if=_is_none)] = None
+    ledger_sha256: Annotated[Sha256 | None, Field(exclude_if=_is_none)] = None
+
+
+class Emergency(FrozenModel):
+    """Why a version went past the gate and the approvers, and the only release that may bring it.
+
+    The holder of the break-glass key signs it with the version, so the releaser's key alone can neither
+    make such a release nor bring an old one back.
+    """
+
+    release: Number
+    by: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    verdict: Literal["better", "not better", "cannot tell", "none"]
 
 
 class VersionRecord(Record):
-    """`versions/000042.json`: a number for one model's content, immutable."""
+    """`versions/000042.json`: a number for one model's content, immutable.
+
+    It rests either on evidence, or on an emergency and then has a number that says so.
+    """
 
     schema_name: ClassVar[str] = "liftgate.version/1"
     model: ModelName
@@ -108,8 +132,17 @@ class VersionRecord(Record):
     lineage: Lineage
     input_contract: InputContract
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
-    evidence: Evidence
+    evidence: Annotated[Evidence | None, Field(exclude_if=_is_none)] = None
+    emergency: Annotated[Emergency | None, Field(exclude_if=_is_none)] = None
     created_at: Timestamp
+
+    @model_validator(mode="after")
+    def _rests_on_something(self) -> Self:
+        if (self.evidence is None) == (self.emergency is None):
+            raise ValueError("a version rests on evidence or on an emergency: one of them")
+        if (self.version >= FIRST_EMERGENCY_VERSION) != (self.emergency is not None):
+            raise ValueError(f"numbers from {FIRST_EMERGENCY_VERSION} on are those of emergencies, and no others")
+        return self
 
 
 class TrafficShare(FrozenModel):
@@ -120,12 +153,15 @@ class TrafficShare(FrozenModel):
 
 
 class ReleaseRecord(Record):
-    """`releases/000057.json`: a numbered desired state, immutable, chained to the one before."""
+    """`releases/000057.json`: a numbered desired state, immutable, chained to the one before.
+
+    Kind "break-glass" serves a version that nobody approved and no gate let through: to everybody, or not at all.
+    """
 
     schema_name: ClassVar[str] = "liftgate.release/1"
     model: ModelName
     number: Number
-    kind: Literal["promotion", "rollback"]
+    kind: Literal["promotion", "rollback", "break-glass"]
     stable: Number
     canary: TrafficShare | None = None
     shadow: TrafficShare | None = None
@@ -134,6 +170,20 @@ class ReleaseRecord(Record):
     approval_sha256s: tuple[Sha256, ...] = ()
     previous_sha256: Sha256 | None
     created_at: Timestamp
+
+    @model_validator(mode="after")
+    def _emergency_shows(self) -> Self:
+        shares = [share for share in (self.canary, self.shadow) if share is not None]
+        if any(share.version >= FIRST_EMERGENCY_VERSION for share in shares):
+            raise ValueError("a version of an emergency is the stable one, not a canary or shadow")
+        if self.kind == "break-glass" and (self.stable < FIRST_EMERGENCY_VERSION or shares):
+            raise ValueError("a break-glass release serves the version of an emergency, and nothing beside it")
+        return self
+
+    @property
+    def is_emergency(self) -> bool:
+        """Whether what it wants stable went past the gate and the approvers, by this release or an earlier one."""
+        return self.stable >= FIRST_EMERGENCY_VERSION
 
     @property
     def about(self) -> int:

@@ -144,6 +144,8 @@ def _trace(view: TrustedView, registry: Registry, version: int, releases: list[R
 
 def _documents(record: VersionRecord) -> tuple[tuple[str, str], ...]:
     evidence = record.evidence
+    if evidence is None:
+        return ()
     return (
         ("report", evidence.report_sha256),
         ("verdict", evidence.verdict_sha256),

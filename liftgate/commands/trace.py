@@ -45,9 +45,10 @@ def command(config_path: Path | None, identifier: tuple[str, ...], as_json: bool
 def _describe(entry: VersionTrace) -> str:
     record, lineage = entry.version, entry.version.lineage
     released = ", ".join(f"{release.number} ({release.kind})" for release in entry.releases) or "none"
-    against = (
-        "no champion" if record.evidence.champion_version is None else f"version {record.evidence.champion_version}"
-    )
+    champion = None if record.evidence is None else record.evidence.champion_version
+    against = "no champion" if champion is None else f"version {champion}"
+    if record.emergency is not None:
+        against = f"NOTHING: BREAK-GLASS by {record.emergency.by}, because: {record.emergency.reason}"
     files = f"{len(record.manifest.files)}, {record.manifest.size_bytes:,} bytes"
     lines = [
         f"version {record.version} of {record.model}  {entry.sha256}",
