@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from validation.exact_margin import margin_p_values
 from validation.policy import Policy
 from validation.power import labels_for_floor, labels_for_non_inferiority
 from validation.proportions import floor_p_values
 from validation.report import ClassMeasurements, Report
-from validation.statistics import holm, margin_p_values
+from validation.statistics import holm
 from validation.verdict import Reason
 from validation.wording import labels_text, p_value_text
 

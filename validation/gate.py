@@ -21,11 +21,12 @@ from datetime import datetime
 
 from artifact_sync.errors import RefusedError
 from validation.class_checks import class_floor_reasons, class_margin_reasons
+from validation.exact_margin import margin_p_values
 from validation.policy import Policy
 from validation.power import labels_for_floor, labels_for_non_inferiority, labels_for_superiority
 from validation.proportions import floor_p_values
 from validation.report import Report
-from validation.statistics import PairedCounts, difference_interval, margin_p_values, superiority_p_value
+from validation.statistics import PairedCounts, difference_interval, superiority_p_value
 from validation.verdict import Outcome, Reason, Verdict
 from validation.wording import labels_text, p_value_text
 

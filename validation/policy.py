@@ -84,6 +84,17 @@ class PerSliceRule(FrozenModel):
     margin: OpenShare | None = None
     accuracy_floor: OpenShare | None = None
 
+    @model_validator(mode="after")
+    def _demands_something(self) -> Self:
+        if self.margin is None and self.accuracy_floor is None:
+            raise ValueError("a margin, an accuracy_floor or both must be set")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("columns must each be named once")
+        return self
+
+
+MetricName = Literal["macro_f1", "balanced_accuracy", "log_loss", "calibration_error", "top_k_accuracy", "mean_cost"]
+
 
 class MetricRule(FrozenModel):
     """What the candidate must show in one metric beside accuracy, by a paired bootstrap (BCa).
@@ -96,7 +107,7 @@ class MetricRule(FrozenModel):
             where more is better, at most this where less is better; None for none.
     """
 
-    name: Literal["macro_f1", "balanced_accuracy", "log_loss", "calibration_error", "top_k_accuracy", "mean_cost"]
+    name: MetricName
     test: Literal["superiority", "non-inferiority"]
     margin: Positive | None = None
     floor: Annotated[float, Field(ge=0)] | None = None
@@ -105,6 +116,8 @@ class MetricRule(FrozenModel):
     def _margin_belongs_to_non_inferiority(self) -> Self:
         if (self.test == "non-inferiority") != (self.margin is not None):
             raise ValueError('test = "non-inferiority" needs a margin, and "superiority" takes none')
+        if self.floor is not None and self.floor > 1 and self.name not in {"log_loss", "mean_cost"}:
+            raise ValueError(f"the floor of {self.name} is a share, so it must be at most 1")
         return self
 
 
@@ -116,6 +129,13 @@ class CostRule(FrozenModel):
 
     wrong: Positive = 1.0
     pairs: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _right_answers_cost_nothing(self) -> Self:
+        costly = sorted(label for label, answers in self.pairs.items() if answers.get(label))
+        if costly:
+            raise ValueError(f"a right answer costs nothing: leave out pairs.{costly[0]}.{costly[0]}")
+        return self
 
 
 class BudgetRule(FrozenModel):
@@ -196,11 +216,25 @@ class Policy(Record):
     limits: Limits = Limits()
     holdout: HoldoutRule = HoldoutRule()
 
+    @model_validator(mode="after")
+    def _each_metric_once(self) -> Self:
+        names = [rule.name for rule in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError("metrics must each be named once")
+        if "mean_cost" in names and self.costs is None:
+            raise ValueError("the metric mean_cost needs the table [costs]")
+        return self
+
     @property
     def has_floor(self) -> bool:
         """Whether a candidate without a champion to beat is held to anything."""
-        rule = self.per_class
-        return self.accuracy.floor is not None or bool(rule and (rule.recall_floor or rule.recall_floors))
+        classes, slices = self.per_class, self.per_slice
+        return (
+            self.accuracy.floor is not None
+            or bool(classes and (classes.recall_floor or classes.recall_floors))
+            or bool(slices and slices.accuracy_floor)
+            or any(rule.floor is not None for rule in self.metrics)
+        )
 
 
 def load_policy(path: Path | None) -> Policy:

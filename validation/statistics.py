@@ -1,8 +1,8 @@
 """The tests and intervals by which the gate tells a better model from a lucky one.
 
-Its place in the flow: report.py counts, gate.py asks these functions what the counts show. Both
-models answered the same photos, so everything here is paired: only photos on which exactly one of
-the two is right carry information about which is better.
+Its place in the flow: comparison.py counts, the gate's checks ask these functions what the counts
+show. Both models answered the same photos, so everything here is paired: only photos on which
+exactly one of the two is right carry information about which is better.
 
 Sources: McNemar, Psychometrika 12 (1947) 153; Tango, Statistics in Medicine 17 (1998) 891; Holm,
 Scandinavian Journal of Statistics 6 (1979) 65.
@@ -10,10 +10,11 @@ Scandinavian Journal of Statistics 6 (1979) 65.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy import optimize, stats
 
@@ -66,21 +67,24 @@ def superiority_p_value(counts: PairedCounts) -> float:
     return float(stats.binomtest(counts.candidate_only, decided, 0.5, alternative="greater").pvalue)
 
 
-def margin_p_values(counts: PairedCounts, *, margin: float) -> tuple[float, float]:
-    """Return two one-sided p-values of Tango's score test about a loss of `margin`.
-
-    The first is of "the candidate is worse by `margin` or more": when it is small, the candidate is
-    not inferior. The second is of "it is not worse by more than `margin`": when that is small, the
-    candidate is inferior.
+def score_statistics(n: int, gained: NDArray[np.int64], lost: NDArray[np.int64], *, line: float) -> NDArray[np.float64]:
+    """Return Tango's score statistic of "accuracy differs by `line`", [k]; it falls as `line` rises.
 
     Args:
-        counts: the paired answers.
-        margin: the loss of accuracy that is still accepted, 0 to 1; 0 is the score form of McNemar.
+        n: photos.
+        gained: on how many of them the candidate alone is right, [k].
+        lost: on how many the champion alone is, [k].
+        line: the difference that is tested, -1 to 1.
     """
-    if counts.n == 0:
-        return (1.0, 1.0)
-    statistic = _tango_statistic(counts, -margin)
-    return float(stats.norm.sf(statistic)), float(stats.norm.cdf(statistic))
+    linear = -gained - lost + (2 * n - gained + lost) * line
+    constant = -lost * line * (1 - line)
+    # The likeliest rate of "champion only" among those that fit `line` (Tango, appendix).
+    lost_rate = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    variance = n * (2 * lost_rate + line * (1 - line))
+    distance = gained - lost - n * line
+    is_spread = variance > 1e-12
+    edge = np.where(distance == 0, 0.0, np.copysign(np.inf, distance))
+    return np.where(is_spread, distance / np.sqrt(np.where(is_spread, variance, 1.0)), edge)
 
 
 def difference_interval(counts: PairedCounts, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -106,26 +110,14 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def _tango_statistic(counts: PairedCounts, difference: float) -> float:
-    """Return the score statistic of "accuracy differs by `difference`"; it falls as `difference` rises."""
-    n, gained, lost = counts.n, counts.candidate_only, counts.champion_only
-    linear = -gained - lost + (2 * n - gained + lost) * difference
-    constant = -lost * difference * (1 - difference)
-    # The likeliest rate of "champion only" among those that fit `difference` (Tango, appendix).
-    lost_rate = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
-    variance = n * (2 * lost_rate + difference * (1 - difference))
-    distance = gained - lost - n * difference
-    if variance <= 0:
-        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
-
-
 def _tango_bound(counts: PairedCounts, quantile: float) -> float:
     """Return the difference whose score statistic is `quantile`."""
     edge = 1 - 1e-9
 
+    gained, lost = np.array([counts.candidate_only]), np.array([counts.champion_only])
+
     def excess(difference: float) -> float:
-        return _tango_statistic(counts, difference) - quantile
+        return float(score_statistics(counts.n, gained, lost, line=difference)[0]) - quantile
 
     if excess(-edge) <= 0:
         return -1.0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import optimize, stats
 
+from validation.exact_margin import beyond_p_value, margin_p_values
 from validation.power import (
     labels_for_floor,
     labels_for_non_inferiority,
@@ -21,7 +22,7 @@ from validation.statistics import (
     PairedCounts,
     difference_interval,
     holm,
-    margin_p_values,
+    score_statistics,
     superiority_p_value,
 )
 
@@ -88,14 +89,40 @@ def test_tangos_score_test_agrees_with_a_likelihood_maximised_by_search(
 ) -> None:
     lost = likeliest_lost_rate(n, fixed, broken, -margin)
     variance = n * (2 * lost - margin * (1 + margin))
-    expected = stats.norm.sf((fixed - broken + n * margin) / math.sqrt(variance))
-    assert margin_p_values(counts(n, fixed, broken), margin=margin)[0] == pytest.approx(expected, rel=1e-4)
+    expected = (fixed - broken + n * margin) / math.sqrt(variance)
+    found = score_statistics(n, np.array([fixed]), np.array([broken]), line=-margin)
+    assert found[0] == pytest.approx(expected, rel=1e-4)
+    exact = margin_p_values(counts(n, fixed, broken), margin=margin)[0]
+    assert exact == pytest.approx(stats.norm.sf(expected), rel=0.3)
 
 
 def test_without_a_margin_the_score_test_is_mcnemars_own() -> None:
-    not_inferior, inferior = margin_p_values(counts(500, 30, 18), margin=0.0)
-    assert not_inferior == pytest.approx(stats.norm.sf(12 / math.sqrt(48)))
-    assert not_inferior + inferior == pytest.approx(1.0)
+    found = score_statistics(500, np.array([30]), np.array([18]), line=0.0)
+    assert found[0] == pytest.approx(12 / math.sqrt(48))
+    assert beyond_p_value(counts(500, 30, 18), line=0.0) == pytest.approx(stats.norm.sf(found[0]), rel=0.1)
+
+
+@pytest.mark.parametrize(("n", "margin"), [(20, 0.05), (40, 0.15)])
+def test_of_candidates_at_the_margin_at_most_the_level_is_called_not_inferior(n: int, margin: float) -> None:
+    pairs = [(fixed, broken) for fixed in range(n + 1) for broken in range(n + 1 - fixed)]
+    p_values = np.array([beyond_p_value(counts(n, *pair), line=-margin) for pair in pairs])
+    fixed, broken = np.array(pairs).T
+    for level in (0.05, 0.0225, 0.0025):
+        sizes = []
+        for lost in np.linspace(margin, (1 + margin) / 2, 90)[:-1]:
+            chances = stats.multinomial.pmf(
+                np.stack([fixed, broken, n - fixed - broken], axis=1), n, [lost - margin, lost, 1 - 2 * lost + margin]
+            )
+            sizes.append(float(chances[p_values <= level].sum()))
+        assert 0.5 * level < max(sizes) <= level
+
+
+def test_the_exact_test_sees_a_loss_as_it_sees_a_gain() -> None:
+    not_inferior, inferior = margin_p_values(counts(300, 10, 60), margin=0.05)
+    assert not_inferior > 0.99
+    assert inferior < 0.001
+    assert margin_p_values(counts(0, 0, 0), margin=0.05) == (1.0, 1.0)
+    assert beyond_p_value(counts(1000, 0, 0), line=-0.05) < 1e-6
 
 
 def test_a_candidate_at_the_margin_is_rarely_called_not_inferior() -> None:
