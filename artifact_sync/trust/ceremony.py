@@ -7,6 +7,7 @@ once and equals what a second attempt would write, so an attempt that was cut of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tuf.api.metadata import Root, Targets
@@ -150,21 +151,26 @@ def _prepare(change: TrustChange, publisher: Publisher, *, now: datetime) -> Sig
             f"Change of keys refused: it was drafted for targets {number}, but the bucket is at "
             f"{before.targets.version}. A version was approved meanwhile; draft it anew with `liftgate keys rotate`."
         )
+    _check_emergencies_kept(change, before)
     # Releases first: signed by both releasers they are valid before and after, so nobody is ever stuck between.
     releases_file = publisher.releases_for(before, change.targets, now=now)
     targets_file = _create_same(registry, "targets", number, change.targets_file.encode(), kind=Targets)
     releases = parse(releases_file, name="releases", kind=Targets).signed
-    after = SignedState(
-        change.root,
-        before.snapshot,
-        before.snapshot_file,
-        change.targets,
-        targets_file,
-        releases,
-        releases_file,
-    )
-    publisher.create_snapshot(after, now=now)
+    after = replace(before, releases=releases, releases_file=releases_file)
+    publisher.create_snapshot(after.with_targets(registry, change.root, change.targets, targets_file), now=now)
     return before
+
+
+def _check_emergencies_kept(change: TrustChange, before: SignedState) -> None:
+    """Refuse to let go of a version that a former break-glass key listed: its release could not be read any more."""
+    emergencies = before.emergencies
+    if emergencies is None or change.roles.break_glass_role == emergencies.role:
+        return
+    if not set(emergencies.document.targets) <= set(change.targets.targets):
+        raise LostRaceError(
+            "Change of keys refused: the glass was broken after it was drafted, with the key that it takes away. "
+            "Draft it anew with `liftgate keys rotate`."
+        )
 
 
 def _is_valid_under(root: Root, change: TrustChange, holders: Sequence[Signer]) -> bool:

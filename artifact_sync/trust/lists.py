@@ -1,4 +1,4 @@
-"""The releaser's unsigned documents: releases, snapshot, timestamp, and the entries that lists are made of.
+"""The unsigned documents below targets: releases, emergencies, snapshot, timestamp, and the entries of lists.
 
 Its place in the flow: pure functions under publisher.py and ceremony.py; documents are signed by
 signing.py.
@@ -19,9 +19,22 @@ def releases_document(releases: Mapping[str, TargetFile], *, number: int, expire
     return Targets(version=number, expires=expires, targets=dict(releases))
 
 
-def snapshot_document(targets: MetaFile, releases: MetaFile, *, number: int, expires: datetime) -> Snapshot:
-    """Return the snapshot that binds one targets to one releases."""
-    return Snapshot(version=number, expires=expires, meta={"targets.json": targets, f"{RELEASES}.json": releases})
+def emergencies_document(versions: Mapping[str, TargetFile], *, number: int, expires: datetime) -> Targets:
+    """Return the list of `versions` that the holder of the break-glass key signs."""
+    return Targets(version=number, expires=expires, targets=dict(versions))
+
+
+def snapshot_document(
+    targets: MetaFile,
+    releases: MetaFile,
+    *,
+    number: int,
+    expires: datetime,
+    emergencies: Mapping[str, MetaFile] | None = None,
+) -> Snapshot:
+    """Return the snapshot that binds one targets to one releases, and to the lists of `emergencies` by file name."""
+    meta = {**(emergencies or {}), "targets.json": targets, f"{RELEASES}.json": releases}
+    return Snapshot(version=number, expires=expires, meta=meta)
 
 
 def timestamp_document(snapshot: bytes, *, number: int, expires: datetime) -> Timestamp:

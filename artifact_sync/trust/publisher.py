@@ -1,9 +1,10 @@
 """Publishing: the create-only steps that make a version approved and a release true.
 
-Its place in the flow: validation/promote.py decides, this writes. The order is N.targets.json →
-M.releases.json → S.snapshot.json → timestamp.json → readable copies. The first two are where races
-are decided; everything after them is `complete`, which anybody who holds the releaser's key may run
-at any time. timestamp.json has its snapshot's number, so that writing it twice is harmless.
+Its place in the flow: validation/promote.py decides, this writes. The order is N.targets.json (or
+N.break-glass-….json, by emergencies.py) → M.releases.json → S.snapshot.json → timestamp.json → readable
+copies. The first two are where races are decided; everything after them is `complete`, which anybody
+who holds the releaser's key may run at any time. timestamp.json has its snapshot's number, so that
+writing it twice is harmless.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tuf.api.metadata import Targets, Timestamp
 from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError, TrustError
 from artifact_sync.records import ReleaseRecord
 from artifact_sync.trust.checking import is_signed, verify
+from artifact_sync.trust.emergencies import check_listed_emergency, with_pending_emergencies
 from artifact_sync.trust.keys import Signer
 from artifact_sync.trust.lists import meta_file, releases_document, snapshot_document, target_file, timestamp_document
 from artifact_sync.trust.proposal import ProposedTargets
@@ -26,7 +28,7 @@ from artifact_sync.trust.readable_copies import write_missing_copies
 from artifact_sync.trust.reader import TrustedReader
 from artifact_sync.trust.roles import RELEASES, Expiries
 from artifact_sync.trust.signing import payload_of, sign, with_signatures
-from artifact_sync.trust.state import SignedState, load_state, read_if_there
+from artifact_sync.trust.state import SignedState, load_state, next_list, read_if_there
 from artifact_sync.trust.view import TrustedView
 
 
@@ -108,7 +110,7 @@ class Publisher:
             with suppress(AlreadyExistsError):
                 self._registry.create_metadata("targets", proposed.number, data)
         found = read_if_there(self._registry, name)
-        if found is None or payload_of(_next(state.root, found, role="targets", name=name)) != proposed.payload:
+        if found is None or payload_of(next_list(state.root, found, role="targets", name=name)) != proposed.payload:
             self.complete(now=now)
             raise LostRaceError(f"{name} was created by somebody else; sign a new proposal.")
 
@@ -127,6 +129,7 @@ class Publisher:
             state = self.state()
             if path in state.releases.targets:
                 raise LostRaceError(f"{path} was created by somebody else; look at it before deciding anew.")
+            check_listed_emergency(self._with_pending(state), record)
             try:
                 self._create_releases(state, {**state.releases.targets, path: listed}, now=now)
                 return self.complete(now=now)
@@ -137,7 +140,10 @@ class Publisher:
     def view(self) -> TrustedView:
         """Return the newest signed state, published or not, expired or not: for deciding what to write."""
         state = self.state()
-        return TrustedView(self._registry, root=state.root, targets=state.targets, releases=state.releases)
+        emergencies = None if state.emergencies is None else state.emergencies.document
+        return TrustedView(
+            self._registry, root=state.root, targets=state.targets, releases=state.releases, emergencies=emergencies
+        )
 
     def state(self) -> SignedState:
         """Return the newest signed state."""
@@ -153,6 +159,7 @@ class Publisher:
             meta_file(state.releases_file, number=state.releases.version),
             number=number,
             expires=now + self._expiries.snapshot,
+            emergencies=state.emergencies_meta,
         )
         name = f"{number}.snapshot.json"
         data = sign(document, self._signers)
@@ -197,14 +204,15 @@ class Publisher:
         data = read_if_there(self._registry, name)
         pending = state
         if data is not None:
-            targets = _next(state.root, data, role="targets", name=name)
-            pending = replace(pending, targets=targets, targets_file=data)
+            targets = next_list(state.root, data, role="targets", name=name)
+            pending = pending.with_targets(self._registry, state.root, targets, data)
+        pending = with_pending_emergencies(self._registry, pending)
         name = f"{state.releases.version + 1}.{RELEASES}.json"
         data = read_if_there(self._registry, name)
         if data is not None:
-            releases = _next(pending.targets, data, role=RELEASES, name=name)
+            releases = next_list(pending.targets, data, role=RELEASES, name=name)
             return replace(pending, releases=releases, releases_file=data)
-        if pending is not state:
+        if pending.targets is not state.targets:
             # Approvers may have named another releaser, who must sign the releases anew first.
             name = f"{state.releases.version}.{RELEASES}.json"
             verify(pending.targets, state.releases_file, role=RELEASES, name=name, kind=Targets)
@@ -234,16 +242,14 @@ class Publisher:
         self._registry.replace_timestamp(data)
 
 
-def _next(delegator: object, data: bytes, *, role: str, name: str) -> Targets:
-    document = verify(delegator, data, role=role, name=name, kind=Targets)  # type: ignore[arg-type]
-    if f"{document.version}.{role}.json" != name:
-        raise TrustError(
-            f"Metadata refused: {name} is a copy of {document.version}.{role}.json under another name. Remove that "
-            "object and find out who can write to the bucket."
-        )
-    return document
-
-
 def _differences(before: SignedState, after: SignedState) -> list[str]:
-    pairs = ((before.targets, after.targets), (before.releases, after.releases))
-    return [path.removesuffix(".json") for old, new in pairs for path in sorted(set(new.targets) - set(old.targets))]
+    return [path.removesuffix(".json") for path in sorted(_paths(after) - _paths(before), key=_in_order)]
+
+
+def _paths(state: SignedState) -> set[str]:
+    emergencies = {} if state.emergencies is None else state.emergencies.document.targets
+    return {*state.targets.targets, *emergencies, *state.releases.targets}
+
+
+def _in_order(path: str) -> tuple[bool, str]:
+    return path.startswith("releases/"), path

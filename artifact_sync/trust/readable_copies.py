@@ -10,8 +10,11 @@ from tuf.api.metadata import TargetFile
 
 from artifact_sync.canonical import MAX_RECORD_BYTES, sha256_hex
 from artifact_sync.errors import AlreadyExistsError, TrustError
+from artifact_sync.records import FIRST_EMERGENCY_VERSION
 from artifact_sync.registry import Registry
 from artifact_sync.trust.state import SignedState
+
+_FIRST_EMERGENCY = f"versions/{FIRST_EMERGENCY_VERSION:06d}.json"
 
 
 def write_missing_copies(registry: Registry, state: SignedState) -> None:
@@ -20,14 +23,19 @@ def write_missing_copies(registry: Registry, state: SignedState) -> None:
     Raises:
         TrustError: a record's blob is not what was signed.
     """
-    for document in (state.targets, state.releases):
-        if not document.targets:
+    lists = [state.targets.targets, state.releases.targets]
+    if state.emergencies is not None:
+        lists.append(state.emergencies.document.targets)
+    for listed in lists:
+        # What the approvers took in from a former break-glass key has its copies since then.
+        paths = [path for path in listed if listed is not state.targets.targets or path < _FIRST_EMERGENCY]
+        if not paths:
             continue
-        path = max(document.targets)
+        path = max(paths)
         key = f"{registry.model}/{path}"
         if any(info.key == key for info in registry.store.list(key)):
             continue
-        data = _read(registry, document.targets[path])
+        data = _read(registry, listed[path])
         try:
             registry.store.create(key, data)
         except AlreadyExistsError:

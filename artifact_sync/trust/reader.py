@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuf.api.exceptions import DownloadError, RepositoryError
-from tuf.api.metadata import Root, Targets, Timestamp
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 
 from artifact_sync.errors import StoreError, TrustError
@@ -18,7 +18,8 @@ from artifact_sync.trust.checking import parse
 from artifact_sync.trust.fetcher import METADATA_URL, RegistryFetcher
 from artifact_sync.trust.local_metadata import exclusive, make_durable, seen_snapshot_number
 from artifact_sync.trust.refusals import refusal
-from artifact_sync.trust.roles import RELEASES
+from artifact_sync.trust.roles import RELEASES, Roles
+from artifact_sync.trust.signing import SignedT
 from artifact_sync.trust.view import TrustedView
 
 
@@ -63,15 +64,24 @@ class TrustedReader:
             updater.refresh()
             # Asking for any path of theirs makes the client load and check the releaser's list.
             updater.get_targetinfo(f"{RELEASES}/-")
+            emergencies = self._emergencies_role()
+            if emergencies is not None:
+                updater.get_targetinfo("versions/9-----.json")
         except (RepositoryError, DownloadError) as error:
             raise refusal(error, file_name=fetcher.file_name or "the trusted root") from None
         return TrustedView(
             self.registry,
-            root=parse(self._read("root"), name="root.json", kind=Root).signed,
-            targets=parse(self._read("targets"), name="targets.json", kind=Targets).signed,
-            releases=parse(self._read(RELEASES), name="releases.json", kind=Targets).signed,
-            timestamp=parse(self._read("timestamp"), name="timestamp.json", kind=Timestamp).signed,
+            root=self._document("root", Root),
+            targets=self._document("targets", Targets),
+            releases=self._document(RELEASES, Targets),
+            emergencies=None if emergencies is None else self._document(emergencies, Targets),
+            timestamp=self._document("timestamp", Timestamp),
         )
+
+    def _emergencies_role(self) -> str | None:
+        """Return the break-glass role where the glass was ever broken with its present key."""
+        role = Roles.of(self._document("root", Root), self._document("targets", Targets)).break_glass_role
+        return role if f"{role}.json" in self._document("snapshot", Snapshot).meta else None
 
     def _updater(self, fetcher: RegistryFetcher) -> Updater:
         if not self.root:
@@ -84,6 +94,6 @@ class TrustedReader:
             bootstrap=self.root,
         )
 
-    def _read(self, role: str) -> bytes:
+    def _document(self, role: str, kind: type[SignedT]) -> SignedT:
         # What the client has just checked and kept; nobody else writes while the lock is held.
-        return (self._directory / f"{role}.json").read_bytes()
+        return parse((self._directory / f"{role}.json").read_bytes(), name=f"{role}.json", kind=kind).signed

@@ -53,8 +53,11 @@ def _unsigned(file_name: str, found: str) -> str:
         "releases": "the releaser",
         "snapshot": "the releaser",
         "timestamp": "the releaser",
+        "break-glass": "the holder of the break-glass key",
     }
     role = file_name.removesuffix(".json").rpartition(".")[2]
+    if role.startswith("break-glass-"):
+        role = "break-glass"
     return (
         f"Metadata refused: {file_name} is not signed by {who.get(role, 'the right keys')} ({found}). This looks like "
         f"a forgery: a wrong key, or a missing signature. {_WRITER}"
@@ -65,6 +68,8 @@ def _expired(found: str) -> str:
     renewal = "run `liftgate keys refresh` on the promoting machine"
     if "root" in found or "targets" in found:
         renewal = "its holders must sign it again with `liftgate keys rotate`"
+    elif "break-glass" in found:
+        renewal = "name another break-glass key or none with `liftgate keys rotate`"
     return (
         f"Metadata refused: the bucket's state is too old to be believed ({found}). Either nobody renewed it, or "
         f"somebody holds newer releases back (a freeze). What is served stays; {renewal}. If it was renewed, "

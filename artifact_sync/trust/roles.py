@@ -3,11 +3,15 @@
 Its place in the flow: pure, under everything that publishes (publisher.py, change.py, proposal.py);
 lists.py has the documents below targets, docs/adr/0001-trust-roles.md the reasons.
 
-    root        the root keys         names the keys of every role below
-    targets     the approvers' keys   lists versions/000042.json, and delegates releases/* to
-    releases    the releaser's key    lists releases/000057.json
-    snapshot    the releaser's key    one consistent set of targets and releases
-    timestamp   the releaser's key    the newest snapshot; the same number as the snapshot's
+    root         the root keys         names the keys of every role below
+    targets      the approvers' keys   lists versions/000042.json, and delegates releases/* to
+    releases     the releaser's key    lists releases/000057.json; versions/9?????.json are delegated to
+    break-glass  a key held apart      lists versions/900000.json, in an emergency; a site may have no such role
+    snapshot     the releaser's key    one consistent set of the lists above
+    timestamp    the releaser's key    the newest snapshot; the same number as the snapshot's
+
+docs/adr/0002-break-glass.md has the reasons for the break-glass role, which carries a part of its key's
+id in its name: a change of that key makes another role, and the old key's list is not looked at any more.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ RELEASES = "releases"
 
 _NAME_FIELD = "x-liftgate-name"
 _RELEASE_PATHS = ["releases/*"]
+_EMERGENCY_PATHS = ["versions/9?????.json"]
+_BREAK_GLASS_PREFIX = "break-glass-"
+_KEY_ID_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,8 @@ class Expiries:
     releases: timedelta = timedelta(days=365)
     snapshot: timedelta = timedelta(days=60)
     timestamp: timedelta = timedelta(days=7)
+    # The key is in a safe: nothing is to stop because nobody took it out. What it may do expires with targets.
+    break_glass: timedelta = timedelta(days=3650)
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class Roles:
     """The holders of keys, and how many of them must agree.
 
     Raises:
-        SettingsError: a threshold cannot be met, or one key or one name stands for two people.
+        SettingsError: a threshold cannot be met, one key or one name stands for two people, or the
+            break-glass key is one of the others.
     """
 
     root: tuple[PublicKey, ...]
@@ -62,10 +72,18 @@ class Roles:
     approvers: tuple[PublicKey, ...]
     approval_threshold: int
     releaser: PublicKey
+    break_glass: PublicKey | None = None
 
     def __post_init__(self) -> None:
         _check_holders("root", self.root, threshold=self.root_threshold)
         _check_holders("approver", self.approvers, threshold=self.approval_threshold)
+        self._check_apart()
+
+    @property
+    def break_glass_role(self) -> str | None:
+        """The name of the role that may list versions in an emergency; None where there is no such way."""
+        key = self.break_glass
+        return None if key is None else f"{_BREAK_GLASS_PREFIX}{key.key_id[:_KEY_ID_DIGITS]}"
 
     @classmethod
     def of(cls, root: Root, targets: Targets) -> Roles:
@@ -86,6 +104,7 @@ class Roles:
                 approvers=_holders(root, "targets"),
                 approval_threshold=root.roles["targets"].threshold,
                 releaser=releaser,
+                break_glass=_break_glass(delegations),
             )
         except (KeyError, ValueError, SettingsError) as error:
             raise TrustError(
@@ -106,11 +125,28 @@ class Roles:
         )
 
     def targets_document(self, versions: Mapping[str, TargetFile], *, number: int, expires: datetime) -> Targets:
-        """Return the approvers' list of `versions`, delegating releases/* to the releaser."""
-        releaser = self.releaser
-        role = DelegatedRole(RELEASES, [releaser.key_id], 1, terminating=True, paths=_RELEASE_PATHS)
-        delegations = Delegations(keys={releaser.key_id: to_tuf_key(releaser)}, roles={RELEASES: role})
+        """Return the approvers' list of `versions`, delegating releases/* to the releaser, and emergencies."""
+        named = [(RELEASES, self.releaser, _RELEASE_PATHS)]
+        if self.break_glass is not None and self.break_glass_role is not None:
+            named.append((self.break_glass_role, self.break_glass, _EMERGENCY_PATHS))
+        delegations = Delegations(
+            keys={key.key_id: to_tuf_key(key) for _, key, _ in named},
+            roles={
+                role: DelegatedRole(role, [key.key_id], 1, terminating=True, paths=paths) for role, key, paths in named
+            },
+        )
         return Targets(version=number, expires=expires, targets=dict(versions), delegations=delegations)
+
+    def _check_apart(self) -> None:
+        if self.break_glass is None:
+            return
+        for role, keys in (("root", self.root), ("approver", self.approvers), ("releaser", (self.releaser,))):
+            for key in keys:
+                if key.key_id == self.break_glass.key_id:
+                    raise SettingsError(
+                        f"Roles refused: the break-glass key is also the {role} key of {key.name}. It must be held "
+                        "apart from all others; make an own one with `liftgate keys new`."
+                    )
 
 
 def to_tuf_key(key: PublicKey) -> SSlibKey:
@@ -123,6 +159,17 @@ def _to_public(key: Any) -> PublicKey:
     if public.key_id != key.keyid:
         raise ValueError(f"key {key.keyid} is not the digest of its own bytes")
     return public
+
+
+def _break_glass(delegations: Delegations) -> PublicKey | None:
+    roles = [role for name, role in (delegations.roles or {}).items() if name.startswith(_BREAK_GLASS_PREFIX)]
+    if not roles:
+        return None
+    (role,) = roles
+    (key_id,) = role.keyids
+    if role.name != f"{_BREAK_GLASS_PREFIX}{key_id[:_KEY_ID_DIGITS]}" or role.threshold != 1:
+        raise ValueError(f"the role {role.name!r} is not that of its key")
+    return _to_public(delegations.keys[key_id])
 
 
 def _holders(root: Root, role: str) -> tuple[PublicKey, ...]:

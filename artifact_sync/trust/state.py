@@ -7,17 +7,27 @@ signatures from the trusted root down, and takes the newest snapshot that is sig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tuf.api.metadata import Root, Snapshot, Targets
+from tuf.api.metadata import MetaFile, Root, Snapshot, Targets
 
 from artifact_sync.errors import NotFoundError, TrustError
 from artifact_sync.registry import Registry
 from artifact_sync.trust.checking import check_listed, parse, verify
-from artifact_sync.trust.roles import RELEASES
+from artifact_sync.trust.lists import meta_file
+from artifact_sync.trust.roles import RELEASES, Roles
 
 _MAX_FORGED_SNAPSHOTS = 100
 _MAX_ROOTS = 1_000
+
+
+@dataclass(frozen=True)
+class EmergencyList:
+    """The versions that the present break-glass key listed: the role's name, the document, its file."""
+
+    role: str
+    document: Targets
+    file: bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,26 @@ class SignedState:
     targets_file: bytes
     releases: Targets
     releases_file: bytes
+    emergencies: EmergencyList | None = None
+
+    def with_targets(self, registry: Registry, root: Root, targets: Targets, targets_file: bytes) -> SignedState:
+        """Return the state under another list of the approvers, with the emergencies that it delegates.
+
+        Raises:
+            TrustError: the list of emergencies is not what the snapshot names.
+        """
+        emergencies = _listed_emergencies(registry, root, targets, self.snapshot)
+        return replace(self, root=root, targets=targets, targets_file=targets_file, emergencies=emergencies)
+
+    @property
+    def emergencies_meta(self) -> dict[str, MetaFile]:
+        """What the next snapshot says of lists of emergencies; those of former keys stay, as hosts demand."""
+        own = {"targets.json", f"{RELEASES}.json"}
+        meta = {name: listed for name, listed in self.snapshot.meta.items() if name not in own}
+        if self.emergencies is not None:
+            found = self.emergencies
+            meta[f"{found.role}.json"] = meta_file(found.file, number=found.document.version)
+        return meta
 
 
 def load_state(registry: Registry, *, root: bytes, seen_snapshot_number: int = 0) -> SignedState:
@@ -54,7 +84,10 @@ def load_state(registry: Registry, *, root: bytes, seen_snapshot_number: int = 0
         )
     targets, targets_file = _listed(registry, newest_root, snapshot, role="targets")
     releases, releases_file = _listed(registry, targets, snapshot, role=RELEASES)
-    return SignedState(newest_root, snapshot, snapshot_file, targets, targets_file, releases, releases_file)
+    emergencies = _listed_emergencies(registry, newest_root, targets, snapshot)
+    return SignedState(
+        newest_root, snapshot, snapshot_file, targets, targets_file, releases, releases_file, emergencies
+    )
 
 
 def load_root(registry: Registry, *, root: bytes) -> Root:
@@ -109,6 +142,13 @@ def _newest_snapshot(registry: Registry, root: Root) -> tuple[int, Snapshot, byt
     )
 
 
+def _listed_emergencies(registry: Registry, root: Root, targets: Targets, snapshot: Snapshot) -> EmergencyList | None:
+    role = Roles.of(root, targets).break_glass_role
+    if role is None or f"{role}.json" not in snapshot.meta:
+        return None
+    return EmergencyList(role, *_listed(registry, targets, snapshot, role=role))
+
+
 def _listed(registry: Registry, delegator: Root | Targets, snapshot: Snapshot, *, role: str) -> tuple[Targets, bytes]:
     listed = snapshot.meta[f"{role}.json"]
     name = f"{listed.version}.{role}.json"
@@ -117,3 +157,18 @@ def _listed(registry: Registry, delegator: Root | Targets, snapshot: Snapshot, *
         raise TrustError(f"Metadata refused: {name} is signed but not in the bucket. Restore it from a backup.")
     check_listed(listed, data, name=name)
     return verify(delegator, data, role=role, name=name, kind=Targets), data
+
+
+def next_list(delegator: Root | Targets, data: bytes, *, role: str, name: str) -> Targets:
+    """Return the list in the file `name` that nothing lists yet.
+
+    Raises:
+        TrustError: it is not signed by the holders of `role`, or is another list's copy.
+    """
+    document = verify(delegator, data, role=role, name=name, kind=Targets)
+    if f"{document.version}.{role}.json" != name:
+        raise TrustError(
+            f"Metadata refused: {name} is a copy of {document.version}.{role}.json under another name. Remove that "
+            "object and find out who can write to the bucket."
+        )
+    return document

@@ -15,7 +15,7 @@ from tuf.api.metadata import Root, TargetFile, Targets, Timestamp
 
 from artifact_sync.canonical import MAX_RECORD_BYTES, sha256_hex
 from artifact_sync.errors import NotFoundError, RecordError, TrustError
-from artifact_sync.records import ReleaseRecord, VersionRecord
+from artifact_sync.records import FIRST_EMERGENCY_VERSION, ReleaseRecord, VersionRecord
 from artifact_sync.registry import Registry
 from artifact_sync.trust.roles import RELEASES, Roles
 
@@ -32,6 +32,7 @@ class TrustedView:
         root: the verified root metadata.
         targets: the verified list of versions.
         releases: the verified list of releases.
+        emergencies: the verified list of versions that the break-glass key signed; None where there is none.
         timestamp: the verified timestamp, the first to expire; None for signers, who renew it.
 
     Raises:
@@ -39,7 +40,14 @@ class TrustedView:
     """
 
     def __init__(
-        self, registry: Registry, *, root: Root, targets: Targets, releases: Targets, timestamp: Timestamp | None = None
+        self,
+        registry: Registry,
+        *,
+        root: Root,
+        targets: Targets,
+        releases: Targets,
+        emergencies: Targets | None = None,
+        timestamp: Timestamp | None = None,
     ) -> None:
         self.model = registry.model
         self.roles = Roles.of(root, targets)
@@ -49,10 +57,14 @@ class TrustedView:
             "root": root.expires,
             "targets": targets.expires,
             RELEASES: releases.expires,
+            **({"break-glass": emergencies.expires} if emergencies is not None else {}),
             **({"timestamp": timestamp.expires} if timestamp is not None else {}),
         }
         self._registry = registry
-        self._versions = _numbered(targets, kind="versions", signer="the approvers")
+        self.emergencies: Mapping[str, TargetFile] = {} if emergencies is None else emergencies.targets
+        # The approvers took in what former break-glass keys listed; theirs is the word that counts.
+        listed = _checked_emergencies(emergencies) | _numbered(targets, kind="versions", signer="the approvers")
+        self._versions = dict(sorted(listed.items()))
         self._releases = _numbered(releases, kind="releases", signer="the releaser")
         if self.release_numbers != tuple(range(1, len(self._releases) + 1)):
             raise TrustError(
@@ -62,8 +74,18 @@ class TrustedView:
 
     @property
     def version_numbers(self) -> tuple[int, ...]:
-        """Every approved version, ascending."""
+        """Every version that may be named, ascending: the approved ones, then those of emergencies."""
         return tuple(self._versions)
+
+    @property
+    def next_version(self) -> int:
+        """The number that the next approved version gets."""
+        return max((number for number in self._versions if number < FIRST_EMERGENCY_VERSION), default=0) + 1
+
+    @property
+    def next_emergency_version(self) -> int:
+        """The number that the next version past the gate gets."""
+        return max((*self._versions, FIRST_EMERGENCY_VERSION - 1)) + 1
 
     @property
     def release_numbers(self) -> tuple[int, ...]:
@@ -87,10 +109,10 @@ class TrustedView:
         return self.release(self.release_numbers[-1]) if self._releases else None
 
     def version(self, version: int) -> VersionRecord:
-        """Return an approved version's record.
+        """Return the record of an approved version, or of one that was listed in an emergency.
 
         Raises:
-            NotFoundError: the approvers signed no such version.
+            NotFoundError: nobody who may signed such a version.
             TrustError: the bytes are not the signed ones, or the record belongs elsewhere.
         """
         record = self._fetch(self._listed(self._versions, version, what="version"), kind=VersionRecord)
@@ -103,10 +125,10 @@ class TrustedView:
         Raises:
             NotFoundError: there is no such release.
             TrustError: the bytes are not the signed ones, the record belongs elsewhere, it names a
-                version that the approvers did not sign, or it does not follow from the one before.
+                version that the approvers did not sign (nor, for this very release, the holder of the
+                break-glass key), or it does not follow from the one before.
         """
-        record = self._fetch(self._listed(self._releases, number, what="release"), kind=ReleaseRecord)
-        self._check_place(f"release {number}", found=(record.model, record.number), number=number)
+        record = self._release_record(number)
         unapproved = [str(version) for version in record.versions if version not in self._versions]
         if unapproved:
             raise TrustError(
@@ -119,13 +141,42 @@ class TrustedView:
                 f"Release {number} refused: it does not follow from release {number - 1} (it names "
                 f"{record.previous_sha256}, signed is {before}). Its history was rewritten; find out by whom."
             )
+        if record.is_emergency:
+            self._check_emergency(record)
         return record
+
+    def _release_record(self, number: int) -> ReleaseRecord:
+        record = self._fetch(self._listed(self._releases, number, what="release"), kind=ReleaseRecord)
+        self._check_place(f"release {number}", found=(record.model, record.number), number=number)
+        return record
+
+    def _check_emergency(self, record: ReleaseRecord) -> None:
+        """Refuse a version past the gate where its own release did not bring it, or where it was away in between."""
+        emergency = self.version(record.stable).emergency
+        start = None if emergency is None else emergency.release
+        if emergency is None or start is None or start > record.number:
+            raise self._not_its_release(record, start)
+        first = record if start == record.number else self._release_record(start)
+        signed = ("break-glass", record.stable, emergency.by, emergency.reason)
+        if (first.kind, first.stable, first.by, first.reason) != signed:
+            raise self._not_its_release(record, start)
+        if start < record.number and record.kind == "break-glass":
+            raise self._not_its_release(record, start)
+        if any(self._release_record(number).stable != record.stable for number in range(start + 1, record.number)):
+            raise self._not_its_release(record, start)
+
+    def _not_its_release(self, record: ReleaseRecord, start: int | None) -> TrustError:
+        return TrustError(
+            f"Release {record.number} refused: version {record.stable} went past the gate for release {start} only, as "
+            "the holder of the break-glass key signed, and may stay from there on, but not come back. Whoever holds "
+            "the releaser's key tried to go around the approvers; rotate it with `liftgate keys rotate`."
+        )
 
     def _listed(self, records: Mapping[int, TargetFile], number: int, *, what: str) -> TargetFile:
         try:
             return records[number]
         except KeyError:
-            known = f"1 to {max(records)}" if records else "none yet"
+            known = f"{min(records)} to {max(records)}" if records else "none yet"
             raise NotFoundError(f"{self.model} has no signed {what} {number} (there is {known}).") from None
 
     def _fetch(self, listed: TargetFile, *, kind: type[RecordT]) -> RecordT:
@@ -154,6 +205,19 @@ class TrustedView:
                 f"{self.model}'s {what} refused: the signed record is number {found[1]} of model {found[0]!r}. "
                 "Records were swapped, or the key was used for another model; find out by whom."
             )
+
+
+def _checked_emergencies(document: Targets | None) -> dict[int, TargetFile]:
+    if document is None:
+        return {}
+    numbered = _numbered(document, kind="versions", signer="the holder of the break-glass key")
+    if any(number < FIRST_EMERGENCY_VERSION for number in numbered):
+        raise TrustError(
+            f"Metadata refused: the break-glass key signed version {min(numbered)}, but may sign those from "
+            f"{FIRST_EMERGENCY_VERSION} on only. It was used by something else than Liftgate; remove it with "
+            "`liftgate keys rotate --no-break-glass`."
+        )
+    return numbered
 
 
 def _numbered(document: Targets, *, kind: str, signer: str) -> dict[int, TargetFile]:
