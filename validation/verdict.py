@@ -27,15 +27,16 @@ class ChampionReference(FrozenModel):
 class Reason(FrozenModel):
     """One check of the policy: its name, what it says of the candidate, and the sentence with its figures.
 
-    `label` names the class for a check of one class. `more_labels` is the number of further labelled
-    photos (of that class) that would decide with the policy's power; None when no number would or
-    none is needed.
+    `label` names the class for a check of one class, `slice` the slice ("device = phone") for a check
+    of one slice. `more_labels` is the number of further labelled photos (of that class or slice)
+    that would decide with the policy's power; None when no number would or none is needed.
     """
 
     check: str
     outcome: Outcome
     statement: str
     label: str | None = None
+    slice: str | None = None
     more_labels: Annotated[int, Field(ge=1)] | None = None
 
 
