@@ -6,6 +6,7 @@ Its place in the flow: seams translate foreign errors into these once; the comma
     LiftgateError                     1
     ├── SettingsError                 2   a setting or an argument is wrong
     ├── RefusedError                  3   a rule of the flow says no
+    │   └── BudgetSpentError          3   the holdout may not decide any more
     ├── NotFoundError                 4   a named thing does not exist
     ├── IntegrityError                5   bytes are not what their digest says
     ├── TrustError                    6   not signed as it must be, too old, or expired
@@ -46,6 +47,10 @@ class RefusedError(LiftgateError):
     """A rule of the flow refuses the act; repeating it unchanged will be refused again."""
 
     exit_code = 3
+
+
+class BudgetSpentError(RefusedError):
+    """The holdout's error budget is used up: only new photos can decide."""
 
 
 class NotFoundError(LiftgateError):
