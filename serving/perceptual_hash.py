@@ -30,6 +30,7 @@ turned and cut pictures are not found.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -44,6 +45,22 @@ _LEAST_STEP = 2
 _LEAST_DIFFERENCES = 32
 _GREY_WEIGHTS = np.array([299.0, 587.0, 114.0])
 _GREY_SCALE = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class PictureHashes:
+    """The looks of many pictures.
+
+    Attributes:
+        sources: the SHA-256 of each photo's file, uint8 [n, 32].
+        hashes: its perceptual hash, uint8 [n, 16].
+    """
+
+    sources: NDArray[np.uint8]
+    hashes: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:

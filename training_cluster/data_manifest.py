@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from artifact_sync.canonical import FrozenModel, Record, Sha256
 from artifact_sync.errors import IntegrityError, NotFoundError
@@ -26,6 +26,19 @@ class ShardEntry(FrozenModel):
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
     count: Annotated[int, Field(ge=1)]
+
+
+class HashFile(FrozenModel):
+    """The file that holds each example's perceptual hash; its name holds its digest.
+
+    It has an entry for each example, in the order of the shards: the SHA-256 of the photo's file (32
+    bytes) and the perceptual hash of its pixels (16 bytes).
+    """
+
+    path: RelativePath
+    sha256: Sha256
+    count: Annotated[int, Field(ge=1)]
+    hash_name: str
 
 
 class LeftOut(FrozenModel):
@@ -71,6 +84,25 @@ class DataManifest(Record):
         return sum(shard.count for shard in self.shards)
 
 
+class HashedDataManifest(DataManifest):
+    """`data_manifest.json` of a dataset whose examples' perceptual hashes lie beside the shards.
+
+    Datasets that were built before there were hashes keep the manifest, and so the digest, that they have.
+
+    Attributes:
+        hashes: the file of the hashes.
+    """
+
+    schema_name: ClassVar[str] = "liftgate.data-manifest/2"
+    hashes: HashFile
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if self.hashes.count != self.count:
+            raise ValueError(f"{self.hashes.count} hashes for {self.count} examples")
+        return self
+
+
 def load_data_manifest(data_dir: Path) -> DataManifest:
     """Return the manifest of a dataset folder.
 
@@ -79,11 +111,14 @@ def load_data_manifest(data_dir: Path) -> DataManifest:
         RecordError: the manifest is malformed.
     """
     try:
-        return DataManifest.from_json((data_dir / FILE_NAME).read_bytes())
+        data = (data_dir / FILE_NAME).read_bytes()
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no dataset in {data_dir}: it has no {FILE_NAME}. Run `liftgate dataset build` first."
         ) from None
+    # Within a string the quotes would be escaped, so this is the field itself.
+    is_unhashed = f'"schema":"{DataManifest.schema_name}"'.encode() in data
+    return (DataManifest if is_unhashed else HashedDataManifest).from_json(data)
 
 
 def verify_shards(data_dir: Path, manifest: DataManifest) -> None:

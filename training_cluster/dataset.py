@@ -17,14 +17,19 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.durable import fsync_directory, write_durably
 from artifact_sync.errors import InputError, NotFoundError, PhotoError, RefusedError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.decode_pool import DecodePool
-from training_cluster.data_manifest import FILE_NAME, DataManifest, LeftOut, load_data_manifest
+from serving.perceptual_hash import perceptual_hash
+from training_cluster.data_manifest import FILE_NAME, DataManifest, HashedDataManifest, LeftOut, load_data_manifest
 from training_cluster.dataset_survey import Account, Source, slice_counts, sources_sha256, survey
+from training_cluster.hash_file import HashWriter
 from training_cluster.shard_writer import ShardWriter
 
 Progress = Callable[[int, int], None]
@@ -98,7 +103,7 @@ class _Build:
         self.sources_sha256 = sources_sha256(sources)
         self.guard_sha256 = sha256_hex("\n".join(sorted(excluded_sha256s)).encode())
 
-    def run(self, directory: Path, *, workers: int, progress: Progress | None, allowed: int) -> DataManifest:
+    def run(self, directory: Path, *, workers: int, progress: Progress | None, allowed: int) -> HashedDataManifest:
         """Decode, guard, write; return the manifest."""
         if len(self.labels) < 2:
             # With nothing usable the rejects are the better message.
@@ -107,15 +112,18 @@ class _Build:
         index = {label: number for number, label in enumerate(self.labels)}
         writer = ShardWriter(directory, expected_count=len(self.sources), contract=self.contract)
         accepted: list[Source] = []
-        for source, pixels in self._usable(workers, progress):
-            writer.add(pixels, label=index[source.photo.label], source=bytes.fromhex(source.sha256))
-            accepted.append(source)
-        shards = writer.close()
+        with HashWriter(directory) as hash_writer:
+            for source, pixels in self._usable(workers, progress):
+                sha256 = bytes.fromhex(source.sha256)
+                writer.add(pixels.tobytes(), label=index[source.photo.label], source=sha256)
+                hash_writer.add(perceptual_hash(pixels), source=sha256)
+                accepted.append(source)
+            shards, hashes = writer.close(), hash_writer.finish()
         self._refuse_rejects(allowed)
         counts = Counter(source.photo.label for source in accepted)
         if missing := [label for label in self.labels if not counts[label]]:
             raise InputError(f"Dataset refused: no usable photo has the label {', '.join(missing)}.")
-        return DataManifest(
+        return HashedDataManifest(
             contract=self.contract,
             labels=self.labels,
             shards=shards,
@@ -127,9 +135,10 @@ class _Build:
             feedback_count=sum(source.photo.source.startswith(_FEEDBACK_PREFIX) for source in accepted),
             sources_sha256=self.sources_sha256,
             guard_sha256=self.guard_sha256,
+            hashes=hashes,
         )
 
-    def _usable(self, workers: int, progress: Progress | None) -> Iterator[tuple[Source, bytes]]:
+    def _usable(self, workers: int, progress: Progress | None) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
         """Yield the sources whose pixels are readable, not in the holdout, and not there yet."""
         seen: dict[str, LabelledPhoto] = {}
         with DecodePool(workers=workers) as pool:
@@ -140,12 +149,11 @@ class _Build:
                 if isinstance(answer, PhotoError):
                     self.account.reject(source.photo, str(answer))
                     continue
-                pixels = answer.tobytes()
-                sha256 = sha256_hex(pixels)
+                sha256 = sha256_hex(answer.tobytes())
                 if sha256 in self.excluded_sha256s:
                     self.account.exclude(source.photo, "its pixels")
                 elif (first := seen.setdefault(sha256, source.photo)) is source.photo:
-                    yield source, pixels
+                    yield source, answer
                 elif first.label == source.photo.label:
                     self.account.duplicate(source.photo, first, "pixels")
                 else:

@@ -13,10 +13,12 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import InputError, RefusedError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
+from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
-from training_cluster.data_manifest import load_data_manifest, verify_shards
+from training_cluster.data_manifest import DataManifest, load_data_manifest, verify_shards
 from training_cluster.dataset import build_dataset
 from training_cluster.dataset_readers import photos_from_folder
+from training_cluster.dataset_sources import picture_hashes
 from training_cluster.tfrecord import read_frames
 
 _CONTRACT = InputContract(height=8, width=8, channels=3)
@@ -63,6 +65,32 @@ def test_shards_hold_the_very_pixels_of_the_photo_contract(photos: tuple[Labelle
     for data, record in zip(in_order, records, strict=True):
         assert decode_photo(data, _CONTRACT).tobytes() in record
         assert bytes.fromhex(sha256_hex(data)) in record
+
+
+def test_the_look_of_each_example_lies_beside_the_shards(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
+    manifest = build_dataset(photos, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set(), workers=2)
+    found = picture_hashes(tmp_path / "set", manifest)
+    assert found is not None
+    in_order = sorted((photo.path.read_bytes() for photo in photos), key=sha256_hex)
+    assert [source.tobytes().hex() for source in found.sources] == [sha256_hex(data) for data in in_order]
+    for data, picture in zip(in_order, found.hashes, strict=True):
+        assert picture.tobytes() == perceptual_hash(decode_photo(data, _CONTRACT))
+    shards = {shard.path for shard in manifest.shards}
+    others = {path.name for path in (tmp_path / "set").iterdir()} - shards
+    assert others == {"data_manifest.json", *(path.name for path in (tmp_path / "set").glob("*.hashes"))}
+    assert len(others) == 2
+
+
+def test_a_dataset_from_before_there_were_hashes_is_found_again_as_it_is(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    out_dir = tmp_path / "set"
+    built = build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    older = DataManifest.model_validate(built.model_dump(exclude={"hashes"}))
+    (out_dir / "data_manifest.json").write_bytes(older.to_json())
+    for path in out_dir.glob("*.hashes"):
+        path.unlink()
+    assert build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == older
 
 
 def test_the_same_photos_give_the_same_digest_in_any_order_with_any_workers(
