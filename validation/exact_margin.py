@@ -59,7 +59,7 @@ def _plausible_rates(counts: PairedCounts, line: float) -> NDArray[np.float64]:
         return np.zeros(0)
     # Evenly spaced in the arcsine of the root, where a binomial rate has the same spread everywhere.
     angles = np.linspace(np.arcsin(np.sqrt(low)), np.arcsin(np.sqrt(high)), _RATES)
-    return np.clip(np.sin(angles) ** 2, low, high)
+    return np.asarray(np.clip(np.sin(angles) ** 2, low, high), dtype=np.float64)
 
 
 def _plausible_losses(n: int, rates: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,65 +1,303 @@
-"""The decision: measurements and a policy in, a verdict out, nothing else touched.
+"""The decision: answers, measurements and a policy in, a verdict out, nothing else touched.
 
-Its place in the flow: validate.py calls it last. The verdict is
+Its place in the flow: validate.py asks it twice. What the open photos and the measurements say is
+told in full and costs nothing; if that is no harm, the sealed photos are asked one question:
 
     not better    if one check shows harm: worse, below a floor, beyond a limit, not worth it
-    cannot tell   else, if one check needs more labels than there are
-    better        else: every check is shown to hold
+    better        else, if the sealed photos show that every check holds
+    cannot tell   else, and how many labels would decide
 
-To be let through, *every* check must hold, so each may be tested at the full alpha: the chance to
-pass a candidate that violates any one of them is at most alpha (Berger, Technometrics 24 (1982)
-295). To be refused, *one* class is enough, so those tests are corrected by Holm's method.
-
-The promise is about one comparison. Many candidates judged on one holdout add up (benchmarks/gate.py
-shows by how much); a fresh holdout starts anew.
+To be let through, *every* check must hold, so each may be tested at the full level: the chance to
+pass a candidate that violates any one of them is at most that level (Berger, Technometrics 24
+(1982) 295). To be refused, *one* class is enough, so those tests are corrected by Holm's method.
+The level of each question comes from the holdout's error budget (docs/gate.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
 
 from artifact_sync.errors import RefusedError
-from validation.class_checks import class_floor_reasons, class_margin_reasons
-from validation.exact_margin import margin_p_values
+from validation.accuracy_checks import accuracy_claims, accuracy_findings
+from validation.answers import Answers
+from validation.claims import Claim, Finding, Question
+from validation.fixed_checks import fixed_reasons
+from validation.group_checks import group_claims, group_findings
+from validation.groups import Counts, Group, Sizes, Tally, judged_counts, judged_sizes
+from validation.metric_checks import metric_demands, metric_findings
 from validation.policy import Policy
-from validation.power import labels_for_floor, labels_for_non_inferiority, labels_for_superiority
-from validation.proportions import floor_p_values
+from validation.policy_fit import refuse_unfit_policy
 from validation.report import Report
-from validation.statistics import PairedCounts, difference_interval, superiority_p_value
-from validation.verdict import Outcome, Reason, Verdict
-from validation.wording import labels_text, p_value_text
+from validation.shortfall import Shortfall, shortfall
+from validation.size_checks import size_reasons, too_small
+from validation.suspect_checks import SUSPECT_CHECK, weigh_suspects
+from validation.verdict import BudgetUse, Outcome, Reason, Verdict
+from validation.wording import photos_text
+
+SEALED_CHECK = "sealed photos"
+"""The name of the reason that says what the sealed photos decided."""
 
 
-def refuse_unfit_policy(policy: Policy, *, labels: Sequence[str], is_first: bool) -> None:
-    """Check that the policy can be applied to a model with these labels, before anything is measured.
+@dataclass(frozen=True)
+class Preliminary:
+    """What is known before the sealed photos are asked.
 
-    Raises:
-        RefusedError: there is no champion to beat and the policy sets no floor either, or the policy
-            sets a floor for a class that does not exist.
+    Attributes:
+        sampled: what the open photos say of each check.
+        fixed: what the measurements say.
+        sizes: what is too small to decide.
+        without_suspects: the outcome of all these without the suspect open photos; None without such.
+        shortfall: the sealed labels that are missing to show what the open photos suggest.
     """
-    if is_first and not policy.has_floor:
-        raise RefusedError(
-            "Validation refused: a first model has no champion to beat, and the policy sets no floor. "
-            "Set accuracy.floor or per_class.recall_floor in the policy."
-        )
-    named = policy.per_class.recall_floors if policy.per_class is not None else {}
-    strangers = sorted(set(named) - set(labels))
-    if strangers:
-        raise RefusedError(
-            f"Validation refused: the policy sets recall floors for {', '.join(strangers)}, and the labels are "
-            f"{', '.join(labels)}. Correct per_class.recall_floors in the policy."
-        )
+
+    sampled: tuple[Finding, ...]
+    fixed: tuple[Reason, ...]
+    sizes: tuple[Reason, ...]
+    without_suspects: Outcome | None
+    shortfall: Shortfall
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the sealed photos could not make it better, so that asking them would waste a try."""
+        asks_a_person = any(finding.check == SUSPECT_CHECK for finding in self.sampled)
+        return asks_a_person or combine(self.sampled) == "not better" or combine((*self.fixed, *self.sizes)) != "better"
+
+
+def preliminary(
+    report: Report,
+    answers: Answers,
+    *,
+    policy: Policy,
+    next_level: float,
+    disputed: NDArray[np.bool_] | None = None,
+) -> Preliminary:
+    """Return what the measurements and the open photos say; of the sealed photos only their number is used.
+
+    Args:
+        report: the measurements.
+        answers: to all photos that may be judged by, near duplicates left out.
+        policy: the demands.
+        next_level: the level of the next try, for the number of labels that is asked for.
+        disputed: which photos have suspect labels, [n].
+    """
+    is_open, shown = answers.is_open, answers.select(answers.is_open)
+    sealed_items = [item for item in answers.items if not item.is_open]
+    question = Question(
+        alpha=policy.accuracy.alpha,
+        level=next_level,
+        power=policy.accuracy.power,
+        sealed=judged_sizes(sealed_items, labels=answers.labels, policy=policy),
+    )
+    sampled, fixed = _sampled(shown, policy, question), fixed_reasons(report, policy=policy)
+    sizes = size_reasons(answers.items, labels=answers.labels, policy=policy)
+    suspects = is_open & disputed if disputed is not None else np.zeros_like(is_open)
+    outcome_without = None
+    if suspects.any():
+        without = _sampled(answers.select(is_open & ~suspects), policy, question)
+        outcome_without = combine((*without, *fixed, *sizes))
+        sampled = weigh_suspects(sampled, without, suspects=int(suspects.sum()))
+    return Preliminary(
+        sampled=sampled,
+        fixed=fixed,
+        sizes=sizes,
+        without_suspects=outcome_without,
+        shortfall=_shortfall(shown, policy, question),
+    )
+
+
+def sampled_reasons(
+    answers: Answers, *, policy: Policy, alpha: float | None = None, level: float | None = None
+) -> tuple[Reason, ...]:
+    """Return what these photos say of every check that rests on a sample, each tested at `alpha`.
+
+    Args:
+        answers: to the photos.
+        policy: the demands.
+        alpha: the level; None for the policy's.
+        level: the level at which the labels that are asked for would decide; None for `alpha`.
+    """
+    alpha = policy.accuracy.alpha if alpha is None else alpha
+    question = Question(alpha=alpha, level=alpha if level is None else level, power=policy.accuracy.power)
+    return tuple(finding.reason for finding in _sampled(answers, policy, question))
+
+
+def holds(answers: Answers, *, policy: Policy, level: float) -> bool:
+    """Return whether these photos show, at `level`, that every check that rests on a sample holds."""
+    finite = np.isfinite(answers.candidate).all(axis=1)
+    if len(answers) == 0 or (~finite).mean() > policy.limits.maximum_nan_share:
+        return False
+    counts = judged_counts(answers, policy=policy)
+    kept = (claim.kept_p <= level for claim in _claims(counts, policy))
+    shown = (demand.judge(level)[0] == "better" for demand in metric_demands(answers, policy=policy))
+    found = _all_of(chain(kept, shown))
+    # A policy that wants nothing shown lets nothing through.
+    return found is True
+
+
+def confirms(answers: Answers, *, policy: Policy, level: float, disputed: NDArray[np.bool_] | None = None) -> bool:
+    """Return the one answer of the sealed photos: whether all checks hold at `level`.
+
+    They must hold with and without the photos whose labels are disputed; which of the two fails is
+    not told, for that would be a second answer.
+
+    Args:
+        answers: to all photos that may be judged by; the open ones are left out.
+        policy: the demands.
+        level: what the error budget gives to this try.
+        disputed: which photos have suspect labels, [n].
+    """
+    if size_reasons(answers.items, labels=answers.labels, policy=policy):
+        return False
+    sealed = ~answers.is_open
+    readings = [sealed] if disputed is None or not (sealed & disputed).any() else [sealed, sealed & ~disputed]
+    return all(holds(answers.select(reading), policy=policy, level=level) for reading in readings)
+
+
+def decide(
+    report: Report, *, policy: Policy, preliminary: Preliminary, budget: BudgetUse | None, decided_at: datetime
+) -> Verdict:
+    """Return the verdict; "better" only if the sealed photos confirm it.
+
+    Args:
+        report: the measurements.
+        policy: the demands.
+        preliminary: what was known before.
+        budget: what the sealed photos said and what that cost; None if they were not asked.
+        decided_at: the time that is written down.
+    """
+    reasons = tuple(_reasons(preliminary, budget))
+    outcome = combine(reasons)
+    without = preliminary.without_suspects
+    if without is not None and budget is not None:
+        # The sealed photos were asked with and without their own suspects, and told one answer for both.
+        without = outcome
+    return Verdict(
+        run_id=report.run_id,
+        model=report.model,
+        outcome=outcome,
+        reasons=reasons,
+        candidate_manifest_sha256=report.candidate.manifest_sha256,
+        champion=report.champion_reference,
+        budget=budget,
+        without_suspects=without,
+        holdout_sha256=report.holdout_sha256,
+        policy_sha256=policy.sha256,
+        report_sha256=report.sha256,
+        decided_at=decided_at,
+    )
+
+
+def combine(said: Iterable[Reason | Finding]) -> Outcome:
+    """Return the outcome of all checks together: the worst one."""
+    outcomes = {one.outcome for one in said}
+    if "not better" in outcomes:
+        return "not better"
+    return "cannot tell" if "cannot tell" in outcomes else "better"
+
+
+def _sampled(answers: Answers, policy: Policy, question: Question) -> tuple[Finding, ...]:
+    counts = judged_counts(answers, policy=policy)
+    demands = tuple(metric_demands(answers, policy=policy))
+    return (
+        *accuracy_findings(counts, policy=policy, question=question),
+        *group_findings(counts, policy=policy, question=question),
+        *metric_findings(demands, n=len(answers), question=question),
+    )
+
+
+def _claims(counts: Counts, policy: Policy) -> Iterator[Claim]:
+    yield from accuracy_claims(counts, policy=policy)
+    yield from group_claims(counts, policy=policy)
+
+
+def _shortfall(shown: Answers, policy: Policy, question: Question) -> Shortfall:
+    assert question.sealed is not None, "labels are missing in the sealed part"
+    return shortfall(
+        _claims(judged_counts(shown, policy=policy), policy),
+        metric_demands(shown, policy=policy),
+        sealed=question.sealed,
+        level=question.level,
+        power=question.power,
+    )
+
+
+def _all_of(answers: Iterable[bool]) -> bool | None:
+    """Return whether all are true, None for none; the rest is not asked after the first that is not."""
+    found = None
+    for answer in answers:
+        if not answer:
+            return False
+        found = True
+    return found
+
+
+def _reasons(known: Preliminary, budget: BudgetUse | None) -> Iterator[Reason]:
+    others = (*known.fixed, *known.sizes)
+    if budget is not None:
+        yield _confirmed(budget) if budget.is_confirmed else _unconfirmed(budget, known.shortfall)
+    elif combine((*known.sampled, *others)) != "not better":
+        yield _not_asked(known)
+    for finding in known.sampled:
+        is_shown = budget is not None and budget.is_confirmed and finding.check != SUSPECT_CHECK
+        yield (finding.confirmed() if is_shown else finding).reason
+    yield from others
+
+
+def _not_asked(known: Preliminary) -> Reason:
+    stopped = [finding.check for finding in known.sampled if finding.check == SUSPECT_CHECK]
+    stopped += [reason.check for reason in (*known.fixed, *known.sizes) if reason.outcome != "better"]
+    because = f" because of {', '.join(dict.fromkeys(stopped))}" if stopped else ""
+    statement = f"The sealed photos were not asked{because}, so no try was spent."
+    return Reason(check=SEALED_CHECK, outcome="cannot tell", statement=statement)
+
+
+def _confirmed(budget: BudgetUse) -> Reason:
+    return Reason(
+        check=SEALED_CHECK,
+        outcome="better",
+        statement=f"{photos_text(budget.sealed_photos, kind='sealed')} show that every check holds, each tested at "
+        f"level {budget.level:.3g} ({_tries(budget)}).",
+    )
+
+
+def _unconfirmed(budget: BudgetUse, missing: Shortfall) -> Reason:
+    return Reason(
+        check=SEALED_CHECK,
+        outcome="cannot tell",
+        statement=f"{photos_text(budget.sealed_photos, kind='sealed')} do not show that every check holds at level "
+        f"{budget.level:.3g} ({_tries(budget)}). {missing.text}",
+        more_labels=missing.more or None,
+    )
+
+
+def _tries(budget: BudgetUse) -> str:
+    return f"try {budget.number} of this holdout, {budget.tries_left} left"
 
 
 def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
-    """Return the verdict; the same report and policy give the same outcome and reasons.
+    """Return the verdict of a report alone, all of whose photos decide.
 
     Raises:
-        RefusedError: as `refuse_unfit_policy`.
+        RefusedError: as `refuse_unfit_policy`, or the policy asks for what a report does not hold.
     """
     refuse_unfit_policy(policy, labels=report.labels, is_first=report.paired is None)
-    reasons = tuple(_reasons(report, policy))
+    if policy.metrics or policy.per_slice is not None:
+        raise RefusedError("Validation refused: metrics and slices are judged by answers, not by a report.")
+    rule = policy.accuracy
+    question = Question(alpha=rule.alpha, level=rule.alpha, power=rule.power)
+    counts = _reported(report)
+    findings = (
+        *accuracy_findings(counts, policy=policy, question=question),
+        *group_findings(counts, policy=policy, question=question),
+    )
+    sizes = too_small(Sizes(report.photos, {group: tally.n for group, tally in counts.classes.items()}), policy=policy)
+    reasons = (*sizes, *(finding.reason for finding in findings), *fixed_reasons(report, policy=policy))
     return Verdict(
         run_id=report.run_id,
         model=report.model,
@@ -74,150 +312,7 @@ def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
     )
 
 
-def combine(reasons: tuple[Reason, ...]) -> Outcome:
-    """Return the outcome of all checks together: the worst one."""
-    outcomes = {reason.outcome for reason in reasons}
-    if "not better" in outcomes:
-        return "not better"
-    return "cannot tell" if "cannot tell" in outcomes else "better"
-
-
-def _reasons(report: Report, policy: Policy) -> Iterator[Reason]:
-    yield from _enough_photos(report, policy)
-    if report.paired is not None:
-        yield _accuracy(report, report.paired, policy)
-    if policy.accuracy.floor is not None:
-        yield _accuracy_floor(report, policy, policy.accuracy.floor)
-    if policy.per_class is not None:
-        yield from class_floor_reasons(report, policy)
-        yield from class_margin_reasons(report, policy)
-    yield from _soundness(report, policy)
-    yield from _limits(report, policy)
-
-
-def _enough_photos(report: Report, policy: Policy) -> Iterator[Reason]:
-    missing = policy.accuracy.minimum_photos - report.photos
-    if missing > 0:
-        yield Reason(
-            check="holdout size",
-            outcome="cannot tell",
-            statement=f"The holdout has {report.photos:,} photos, the policy asks for "
-            f"{policy.accuracy.minimum_photos:,}: {missing:,} more labels are needed.",
-            more_labels=missing,
-        )
-
-
-def _accuracy(report: Report, paired: PairedCounts, policy: Policy) -> Reason:
-    test = _superiority if policy.accuracy.test == "superiority" else _non_inferiority
-    outcome, finding, more = test(paired, policy)
-    figures = (
-        f"Accuracy {report.candidate_accuracy:.4f} against {report.champion_accuracy:.4f} on {report.photos:,} photos: "
-        f"{paired.candidate_only:,} fixed, {paired.champion_only:,} broken, {finding}"
-    )
-    return Reason(check=f"accuracy, {policy.accuracy.test}", outcome=outcome, statement=figures, more_labels=more)
-
-
-def _superiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str, int | None]:
-    rule = policy.accuracy
-    p_value = superiority_p_value(paired)
-    shown = f"exact one-sided McNemar {p_value_text(p_value)}"
-    if p_value <= rule.alpha:
-        return "better", f"{shown}, at or under {rule.alpha:g}.", None
-    upper = difference_interval(paired, confidence=1 - 2 * rule.alpha)[1]
-    if superiority_p_value(paired.reversed()) <= rule.alpha:
-        return "not better", f"{shown}: it is shown to be worse.", None
-    if upper < rule.smallest_gain:
-        found = f"{shown}: at best it gains {upper:+.4f}, less than the {rule.smallest_gain:g} worth a promotion."
-        return "not better", found, None
-    more = _more_for_superiority(paired, policy, upper=upper)
-    return "cannot tell", f"{shown}, above {rule.alpha:g}; {labels_text(more, power=rule.power)}.", more
-
-
-def _more_for_superiority(paired: PairedCounts, policy: Policy, *, upper: float) -> int | None:
-    rule = policy.accuracy
-    # One imagined disagreement more, so that perfect agreement does not ask for no labels at all.
-    disagreement = max(paired.disagreement, 1 / (paired.n + 1))
-    gain = max(paired.gain, rule.smallest_gain)
-    needed = labels_for_superiority(gain=gain, disagreement=disagreement, alpha=rule.alpha, power=rule.power)
-    if needed is None:
-        return None
-    if paired.gain < rule.smallest_gain:
-        # If what was seen goes on, the upper end falls under the smallest gain at this many photos.
-        shrink = (upper - paired.gain) / (rule.smallest_gain - paired.gain)
-        needed = max(needed, round(paired.n * shrink**2))
-    return max(1, needed - paired.n)
-
-
-def _non_inferiority(paired: PairedCounts, policy: Policy) -> tuple[Outcome, str, int | None]:
-    rule = policy.accuracy
-    margin = rule.margin or 0.0
-    not_inferior, inferior = margin_p_values(paired, margin=margin)
-    shown = f"score test of a loss of {margin:g}: {p_value_text(not_inferior)}"
-    if not_inferior <= rule.alpha:
-        return "better", f"{shown}, at or under {rule.alpha:g}: it is not inferior.", None
-    if inferior <= rule.alpha:
-        return "not better", f"{shown}: it is shown to lose more than that.", None
-    needed = labels_for_non_inferiority(
-        gain=paired.gain, disagreement=paired.disagreement, margin=margin, alpha=rule.alpha, power=rule.power
-    )
-    more = None if needed is None else max(1, needed - paired.n)
-    return "cannot tell", f"{shown}, above {rule.alpha:g}; {labels_text(more, power=rule.power)}.", more
-
-
-def _accuracy_floor(report: Report, policy: Policy, floor: float) -> Reason:
-    rule, accuracy = policy.accuracy, report.candidate_accuracy
-    reached, missed = floor_p_values(report.candidate.right, report.photos, floor=floor)
-    statement = f"Accuracy {accuracy:.4f} on {report.photos:,} photos, the floor is {floor:g}"
-    if reached <= rule.alpha:
-        return Reason(check="accuracy floor", outcome="better", statement=f"{statement} ({p_value_text(reached)}).")
-    if missed <= rule.alpha:
-        return Reason(check="accuracy floor", outcome="not better", statement=f"{statement}: it is missed.")
-    needed = labels_for_floor(proportion=accuracy, floor=floor, alpha=rule.alpha, power=rule.power)
-    more = None if needed is None else max(1, needed - report.photos)
-    said = f"{statement}: too close to say ({p_value_text(reached)}); {labels_text(more, power=rule.power)}."
-    return Reason(check="accuracy floor", outcome="cannot tell", statement=said, more_labels=more)
-
-
-def _soundness(report: Report, policy: Policy) -> Iterator[Reason]:
-    model = report.candidate
-    share, allowed = model.non_finite_photos / report.photos, policy.limits.maximum_nan_share
-    yield _bound(
-        "finite scores",
-        share <= allowed,
-        f"{model.non_finite_photos:,} of {report.photos:,} photos are answered with NaN or infinity; "
-        f"{allowed:.2%} are allowed.",
-    )
-    if model.is_constant:
-        yield _bound("looks at the photo", False, "Every photo gets the same scores: the model ignores its input.")
-    if model.golden_difference is not None and model.golden_tolerance is not None:
-        yield _bound(
-            "golden examples",
-            model.golden_difference <= model.golden_tolerance,
-            f"The golden examples' scores are off by at most {model.golden_difference:.2g} on this server; "
-            f"{model.golden_tolerance:g} is allowed.",
-        )
-
-
-def _limits(report: Report, policy: Policy) -> Iterator[Reason]:
-    model, limits = report.candidate, policy.limits
-    if limits.size_bytes is not None:
-        found = f"The export has {model.size_bytes:,} bytes; {limits.size_bytes:,} are allowed."
-        yield _bound("size", model.size_bytes <= limits.size_bytes, found)
-    if limits.load_seconds is not None:
-        found = f"It loads in {model.load_seconds:.2f} s; {limits.load_seconds:g} s are allowed."
-        yield _bound("load time", model.load_seconds <= limits.load_seconds, found)
-    p95 = model.latency_ms.p95
-    if limits.latency_p95_ms is not None:
-        found = f"95 % of single photos are answered within {p95:.1f} ms; {limits.latency_p95_ms:g} ms are allowed."
-        yield _bound("latency", p95 <= limits.latency_p95_ms, found)
-    if limits.latency_p95_ratio is not None and report.champion is not None:
-        reference = report.champion.latency_ms.p95
-        found = (
-            f"95 % of single photos are answered within {p95:.1f} ms, the champion's within {reference:.1f} ms; "
-            f"{limits.latency_p95_ratio:g} times that is allowed."
-        )
-        yield _bound("latency against the champion", p95 <= limits.latency_p95_ratio * reference, found)
-
-
-def _bound(check: str, holds: bool, statement: str) -> Reason:
-    return Reason(check=check, outcome="better" if holds else "not better", statement=statement)
+def _reported(report: Report) -> Counts:
+    classes = {Group(row.label): Tally(n=row.n, right=row.candidate_right, paired=row.paired) for row in report.classes}
+    whole = Tally(n=report.photos, right=report.candidate.right, paired=report.paired)
+    return Counts(whole=whole, classes=classes, slices={})

@@ -24,11 +24,12 @@ from artifact_sync.manifest import verify_manifest
 from artifact_sync.records import GoldenExamples, ReleaseRecord, RunRecord, VersionRecord
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH, RunFolder
 from validation.evaluate import Progress, label_columns
-from validation.gate import judge, refuse_unfit_policy
+from validation.gate import judge
 from validation.holdout import Holdout, PhotoDecoder
 from validation.measure import ModelOnDisk, measure
 from validation.model_scan import scan_export
 from validation.policy import Policy
+from validation.policy_fit import refuse_unfit_policy
 from validation.report import Report
 from validation.report_page import render_page
 from validation.settings import ValidationSettings

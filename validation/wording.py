@@ -1,6 +1,6 @@
 """How the gate's reasons speak of p-values and of labels that are needed.
 
-Its place in the flow: gate.py and class_checks.py put their figures into sentences with these.
+Its place in the flow: the checks put their figures into sentences with these.
 """
 
 from __future__ import annotations
@@ -13,9 +13,19 @@ def p_value_text(p_value: float) -> str:
     return f"p < {_SMALLEST_SHOWN:.4f}" if p_value < _SMALLEST_SHOWN else f"p = {p_value:.4f}"
 
 
-def labels_text(more: int | None, *, power: float, label: str | None = None) -> str:
-    """Return how many more labels (of a class) decide with `power`; None stands for "no number would"."""
+def labels_text(more: int | None, *, power: float, of: str | None = None) -> str:
+    """Return how many more labels (of a class or slice) decide with `power`.
+
+    None stands for "no number would", 0 for "the sealed photos are as many as it takes".
+    """
     if more is None:
         return "no affordable number of labels would decide, the difference seems to lie on the line itself"
+    if more == 0:
+        return f"the sealed photos are enough to decide with {power:.0%} power"
     noun = "label" if more == 1 else "labels"
-    return f"about {more:,} more {noun}{f' of {label}' if label else ''} would decide with {power:.0%} power"
+    return f"about {more:,} more {noun}{f' of {of}' if of else ''} would decide with {power:.0%} power"
+
+
+def photos_text(n: int, *, kind: str = "") -> str:
+    """Return "1 photo", "4,000 sealed photos"."""
+    return f"{n:,} {kind}{' ' if kind else ''}{'photo' if n == 1 else 'photos'}"
