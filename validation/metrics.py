@@ -119,7 +119,7 @@ def cost_matrix(rule: CostRule | None, labels: Sequence[str]) -> Costs:
     """Return what each answer costs, float64 [true class, answered class]; without a rule a wrong answer costs 1.
 
     Raises:
-        RefusedError: the rule names a label that there is not, or gives a right answer a cost.
+        RefusedError: the rule names a label that there is not.
     """
     rule = rule or CostRule()
     matrix = np.full((len(labels), len(labels)), rule.wrong, dtype=np.float64)
@@ -132,11 +132,6 @@ def cost_matrix(rule: CostRule | None, labels: Sequence[str]) -> Costs:
                 raise RefusedError(
                     f"Validation refused: the policy sets costs for {', '.join(strangers)}, and the labels are "
                     f"{', '.join(labels)}. Correct costs.pairs in the policy."
-                )
-            if true == answered and cost != 0:
-                raise RefusedError(
-                    f"Validation refused: the policy gives the right answer {true} a cost of {cost:g}; right answers "
-                    "cost nothing. Take it out of costs.pairs in the policy."
                 )
             matrix[index[true], index[answered]] = cost
     return matrix

@@ -105,12 +105,9 @@ def test_without_a_cost_rule_a_wrong_answer_costs_one() -> None:
     assert metric_value("mean_cost", truth, scores, top_k=2) == pytest.approx(wrong)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "found"),
-    [({"cat": {"lynx": 2.0}}, "lynx"), ({"lynx": {"cat": 2.0}}, "lynx"), ({"cat": {"cat": 1.0}}, "right answer cat")],
-)
-def test_costs_that_cannot_be_meant_are_refused(pairs: dict[str, dict[str, float]], found: str) -> None:
-    with pytest.raises(RefusedError, match=found):
+@pytest.mark.parametrize("pairs", [{"cat": {"lynx": 2.0}}, {"lynx": {"cat": 2.0}}])
+def test_costs_of_a_label_that_there_is_not_are_refused(pairs: dict[str, dict[str, float]]) -> None:
+    with pytest.raises(RefusedError, match="sets costs for lynx, and the labels are cat, dog"):
         cost_matrix(CostRule(pairs=pairs), ("cat", "dog"))
 
 
