@@ -5,12 +5,13 @@ Its place in the flow: every verb ends with `print_result`; progress and remarks
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+from liftgate.plain_text import json_text, printable
 
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
@@ -20,19 +21,24 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 def print_result(text: str, document: object, *, as_json: bool) -> None:
     """Print `text` for people, or `document` as indented JSON for programs."""
     if as_json:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+        click.echo(json_text(document, encoding=_encoding(sys.stdout)))
     elif text:
-        click.echo(text)
+        click.echo(printable(text, encoding=_encoding(sys.stdout)))
 
 
 def say(text: str) -> None:
     """Print a remark on stderr."""
-    click.echo(text, err=True)
+    click.echo(printable(text, encoding=_encoding(sys.stderr)), err=True)
+
+
+def _encoding(stream: TextIO | None) -> str | None:
+    # A process that was started with a closed stream has None there.
+    return getattr(stream, "encoding", None)
 
 
 def is_interactive() -> bool:
     """Return whether a person can be asked: both stdin and stderr are terminals."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def table(rows: Sequence[tuple[str, ...]], *, header: tuple[str, ...]) -> str:

@@ -20,9 +20,11 @@ from artifact_sync.trust import SigningKey, TrustedReader
 from artifact_sync.trust.ceremony import initialise_trust
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries, Roles
-from validation.approval import approve
+from validation.approval import ApprovalTerms, approvals, approve
 from validation.approval_records import SignedApproval
 from validation.promote import Beside, Promotion, Rollback, promote, roll_back
+from validation.rejection import Said, reject, revoke
+from validation.standing import Standing
 from validation.verdict import ChampionReference, Outcome, Reason, Verdict
 
 MODEL = "photos"
@@ -89,6 +91,7 @@ class SignedSite:
         run.run_json.write_bytes(self._run_record(run_id, trained_by).to_json())
         run.manifest_json.write_bytes(build_manifest(run.export).to_json())
         run.report_json.write_bytes(b'{"accuracy":0.9}')
+        run.report_html.write_text(f"<p>report.json {sha256_hex(run.report_json.read_bytes())}</p>")
         run.policy_json.write_bytes(b'{"margin":0.0}')
         self.judge(run, outcome=outcome, champion=champion or self.champion())
         return run
@@ -117,18 +120,53 @@ class SignedSite:
         manifest_sha256 = view.version(latest.stable).manifest.sha256
         return ChampionReference(release=latest.number, version=latest.stable, manifest_sha256=manifest_sha256)
 
-    def approve(self, run: RunFolder, by: str = "alice", *, reason: str = "fewer mistakes at night") -> SignedApproval:
-        return approve(run, trust=self.reader(by), signer=self.keys[by], reason=reason, now=self.now)
+    def approve(
+        self,
+        run: RunFolder,
+        by: str = "alice",
+        *,
+        reason: str = "fewer mistakes at night",
+        now: datetime | None = None,
+        store: ObjectStore | None = None,
+        terms: ApprovalTerms | None = None,
+    ) -> SignedApproval:
+        reader, key = self.reader(by, store=store), self.keys[by]
+        return approve(run, trust=reader, signer=key, reason=reason, now=now or self.now, terms=terms)
+
+    def reject(
+        self,
+        run: RunFolder,
+        by: str = "bob",
+        *,
+        reason: str = "it fails on my photos",
+        store: ObjectStore | None = None,
+    ) -> Said:
+        return reject(run, trust=self.reader(by, store=store), signer=self.keys[by], reason=reason, now=self.now)
+
+    def revoke(
+        self, run: RunFolder, by: str = "bob", *, reason: str = "I was wrong", store: ObjectStore | None = None
+    ) -> Said:
+        return revoke(run, trust=self.reader(by, store=store), signer=self.keys[by], reason=reason, now=self.now)
+
+    def standing(self, run: RunFolder, *, machine: str = "training", now: datetime | None = None) -> Standing:
+        return approvals(run, trust=self.reader(machine), now=now or self.now)
 
     def promote(
-        self, run: RunFolder, *, by: str = "rita", beside: Beside | None = None, store: ObjectStore | None = None
+        self,
+        run: RunFolder,
+        *,
+        by: str = "rita",
+        beside: Beside | None = None,
+        store: ObjectStore | None = None,
+        now: datetime | None = None,
+        machine: str = "training",
     ) -> Promotion:
         return promote(
             run,
-            trust=self.reader(store=store),
+            trust=self.reader(machine, store=store),
             signer=self.keys["releaser"],
             by=by,
-            now=self.now,
+            now=now or self.now,
             beside=beside,
             expiries=self.expiries,
         )

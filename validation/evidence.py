@@ -19,7 +19,7 @@ from validation.candidacy import Candidacy
 def store_evidence(
     registry: Registry, candidacy: Candidacy, approvals: Iterable[SignedApproval], *, documents: Iterable[Path]
 ) -> None:
-    """Store report, policy, verdict and approvals, and further documents that the verdict names.
+    """Store report, page, policy, verdict and approvals, and further documents that the verdict names.
 
     Args:
         registry: the model's part of the bucket.
@@ -32,8 +32,8 @@ def store_evidence(
         StoreError: the bucket cannot be used.
     """
     run, verdict = candidacy.run, candidacy.verdict
-    named = {verdict.report_sha256, verdict.policy_sha256, verdict.holdout_sha256}
-    for path in (run.report_json, run.policy_json, *documents):
+    named = {verdict.report_sha256, verdict.policy_sha256, verdict.holdout_sha256, candidacy.page_sha256}
+    for path in (run.report_json, run.report_html, run.policy_json, *documents):
         data = path.read_bytes()
         sha256 = sha256_hex(data)
         if sha256 not in named:

@@ -3,6 +3,9 @@
 Its place in the flow: after approval, on the machine that holds the releaser's key. It first
 finishes whatever anybody left half-published, then looks, decides, and publishes in an order in
 which a crash at any point leaves the old state or the new one. Doing it again finishes the job.
+
+Its entry in the record of decisions is the moment in which approvals, rejections and revocations are
+settled: what came before it was seen, what comes after it is told that it is too late.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from artifact_sync.trust import TrustedReader, TrustedView
 from artifact_sync.trust.keys import Signer
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries
+from validation.approvers import check_readable
 from validation.candidacy import Candidacy, check_champion, read_candidacy
+from validation.decisions import DecisionBook, append_in_turn
 from validation.evidence import store_evidence
 from validation.release_race import lost_to
 from validation.roll_back import Rollback, roll_back
@@ -106,29 +111,76 @@ def promote(
         expiries: for how long the releaser's signatures are to be believed.
 
     Raises:
-        RefusedError: not better, stale, not approved by enough, taken back before, or nothing is
-            there that it could be beside of.
+        RefusedError: not better, stale, not approved by enough, rejected, taken back before, or nothing
+            is there that it could be beside of.
         LostRaceError: somebody else's version or release came first; the message says whose.
         IntegrityError: a file is not the one that was judged.
         TrustError: the bucket's state is not to be believed.
     """
+    for what, text in (("name", by), ("reason", reason or "")):
+        check_readable(text, what=f"Promotion of run {run.run_id} refused: the {what}")
     publisher = Publisher(trust, signer, expiries=expiries)
     completed = publisher.complete(now=now)
     publisher.renew(now=now)
     view = publisher.view()
     candidacy = read_candidacy(run, model=view.model, act="Promotion")
-    standing = standing_of(candidacy, view)
+    plan = _Plan(candidacy, publisher, signer, by=by, now=now, reason=reason, beside=beside)
+    standing = plan.standing(view)
     done = _done_before(standing, view, beside=beside)
     if done is not None:
         return Promotion(done, view.version(_version(standing).version), None, completed)
-    check_champion(candidacy, view, act="Promotion")
-    _check_approved(candidacy, standing, view)
-    record = _release(standing, view, by=by, now=now, reason=reason, beside=beside)
-    _check_not_taken_back(candidacy, standing, view)
+    plan.release(standing, view)
     pushed = push_export(trust.registry, run.export, candidacy.manifest, progress=progress)
+    view, standing, record = append_in_turn(plan.begin, what=f"Promotion of run {run.run_id}")
     store_evidence(trust.registry, candidacy, standing.approvals, documents=documents)
     _publish(publisher, standing, record, view=view, run_id=run.run_id, now=now)
     return Promotion(record, _version(standing), pushed, completed)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One call's wish, checked against what stands now as often as that changes."""
+
+    candidacy: Candidacy
+    publisher: Publisher
+    signer: Signer
+    by: str
+    now: datetime
+    reason: str | None
+    beside: Beside | None
+
+    def standing(self, view: TrustedView) -> Standing:
+        return standing_of(self.candidacy, view, registry=self.publisher.reader.registry, now=self.now)
+
+    def release(self, standing: Standing, view: TrustedView) -> ReleaseRecord:
+        """Return the release to make, or refuse."""
+        _check_not_rejected(self.candidacy, standing)
+        check_champion(self.candidacy, view, act="Promotion")
+        _check_approved(self.candidacy, standing, view)
+        record = _release(standing, view, by=self.by, now=self.now, reason=self.reason, beside=self.beside)
+        _check_not_taken_back(self.candidacy, standing, view)
+        return record
+
+    def begin(self) -> tuple[TrustedView, Standing, ReleaseRecord]:
+        """Settle what stands by one entry in the record; AlreadyExistsError when somebody decided in between."""
+        view = self.publisher.view()
+        standing = self.standing(view)
+        record, version = self.release(standing, view), _version(standing)
+        book = DecisionBook(self.publisher.reader.registry, self.candidacy.run, self.candidacy.verdict.sha256)
+        book.keep(standing.log.entries)
+        begun = None if standing.begun is None else standing.begun.decision
+        if begun is None or (begun.about_sha256, begun.release) != (version.sha256, record.number):
+            book.append(
+                standing.log,
+                kind="promotion",
+                signer=self.signer,
+                reason=f"{self.by} promotes it",
+                now=self.now,
+                about_sha256=version.sha256,
+                targets_number=standing.proposal.targets_number if standing.proposal else None,
+                release=record.number,
+            )
+        return view, standing, record
 
 
 def _publish(
@@ -166,6 +218,19 @@ def _done_before(standing: Standing, view: TrustedView, *, beside: Beside | None
     return latest if shares == beside.shares(version) else None
 
 
+def _check_not_rejected(candidacy: Candidacy, standing: Standing) -> None:
+    run_id = candidacy.run.run_id
+    if standing.rejections:
+        said = "; ".join(
+            f"{entry.decision.by} on {entry.decision.decided_at:%Y-%m-%d %H:%M} UTC: {entry.decision.reason!r}"
+            for entry in standing.rejections
+        )
+        raise RefusedError(
+            f"Promotion refused: run {run_id} is rejected ({said}). Only who rejected it can take that back, with "
+            f"`liftgate revoke {run_id} --because …`; or train another candidate."
+        )
+
+
 def _check_approved(candidacy: Candidacy, standing: Standing, view: TrustedView) -> None:
     run_id = candidacy.run.run_id
     if standing.is_overtaken:
@@ -173,7 +238,7 @@ def _check_approved(candidacy: Candidacy, standing: Standing, view: TrustedView)
             f"Promotion refused: run {run_id} was approved as version {_version(standing).version}, but "
             f"{_overtaker(standing, view)}. Run `liftgate approve {run_id} --because …` again."
         )
-    if standing.is_met:
+    if standing.has_enough:
         return
     lacking = standing.threshold - len(standing.approvals)
     refused = "".join(f" {sentence}" for sentence in standing.refused)

@@ -22,6 +22,7 @@ class ValidationSettings(BaseModel):
         decode_workers: processes that decode photos.
         load_timeout_seconds: how long the throw-away server may take to make a model available.
         may_approve_own: whether the person who trained a run may approve it.
+        approval_days: for how long an approval counts; afterwards its approver has to look again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,3 +34,4 @@ class ValidationSettings(BaseModel):
     decode_workers: Annotated[int, Field(ge=1, le=64)] = 2
     load_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     may_approve_own: bool = False
+    approval_days: Annotated[int, Field(ge=1, le=365)] = 30

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from artifact_sync.clock import SystemClock
-from liftgate.commands.approvals import describe_standing
+from artifact_sync.errors import LiftgateError, RefusedError
 from liftgate.composition import Site
+from liftgate.decision_text import decision_text, evidence_lines, standing_document, standing_text
 from liftgate.output import json_option, print_result, say
+
+if TYPE_CHECKING:
+    from artifact_sync.run_folder import RunFolder
 
 
 @click.command("approve")
@@ -21,27 +26,53 @@ from liftgate.output import json_option, print_result, say
 def command(config_path: Path | None, run_id: str, reason: str, key: Path | None, as_json: bool) -> None:
     """Sign that RUN may be promoted, bound to its verdict, report, holdout, policy and champion.
 
-    Refused when the verdict is not "better", when the champion moved since, or when you trained it.
+    Shows the evidence first, on stderr. Refused when the verdict is not "better", when the report is missing or
+    another one, when the champion moved since, when you trained it, or when you rejected it.
     """
-    from validation.approval import approvals, approve
-    from validation.verdict import Verdict
+    from validation.approval import ApprovalTerms, approvals, approve
 
     site = Site.load(config_path)
-    run = site.run(run_id)
-    if run.verdict_json.is_file():
-        verdict = Verdict.from_json(run.verdict_json.read_bytes())
-        say(f"The verdict on {run_id} is {verdict.outcome!r}; its evidence is {run.report_html}")
-        for line in verdict.reasons:
-            say(f"  {line.outcome:<11} {line.check}: {line.statement}")
+    run, settings = site.run(run_id), site.settings.validation
+    show_evidence(run)
+    now = SystemClock().now()
     signed = approve(
         run,
         trust=site.trusted,
         signer=site.signing_key(key or site.settings.keys.approver, role="approver"),
         reason=reason,
-        now=SystemClock().now(),
-        may_approve_own=site.settings.validation.may_approve_own,
+        now=now,
+        terms=ApprovalTerms(days=settings.approval_days, may_approve_own=settings.may_approve_own),
     )
-    standing = approvals(run, trust=site.trusted)
     text = f"{signed.approval.approver} approved run {run_id} as version {signed.approval.version}."
-    document = signed.approval.model_dump(mode="json")
-    print_result(f"{text}\n{describe_standing(run_id, standing)}", document, as_json=as_json)
+    document: dict[str, object] = {**signed.approval.model_dump(mode="json"), "standing": None}
+    try:
+        standing = approvals(run, trust=site.trusted, now=now)
+    except LiftgateError as error:
+        # It is signed and counts; that it cannot be shown is another matter.
+        say(f"The approval was given; what else stands cannot be shown: {error}")
+    else:
+        text = f"{text}\n{standing_text(run_id, standing)}"
+        document["standing"] = standing_document(standing)
+    print_result(text, document, as_json=as_json)
+
+
+def show_evidence(run: RunFolder) -> None:
+    """Print on stderr what the gate found, and what people said of the run before.
+
+    Raises:
+        RefusedError: nobody can read it, so nobody can have looked at it.
+    """
+    from validation.rejection import earlier_rejections
+    from validation.verdict import Verdict
+
+    try:
+        for line in evidence_lines(run):
+            say(line)
+        if run.verdict_json.is_file():
+            verdict = Verdict.from_json(run.verdict_json.read_bytes())
+            for entry in earlier_rejections(run, verdict_sha256=verdict.sha256):
+                say(f"On an earlier verdict on this run: {decision_text(entry)}")
+    except BrokenPipeError:
+        raise RefusedError(
+            "Refused: the evidence could not be shown (stderr is closed), so nothing was done."
+        ) from None

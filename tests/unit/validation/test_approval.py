@@ -9,7 +9,7 @@ import pytest
 from artifact_sync.canonical import canonical_json
 from artifact_sync.errors import ExpiredError, IntegrityError, RefusedError, TrustError
 from artifact_sync.trust.roles import Expiries
-from validation.approval import approvals, approve
+from validation.approval import ApprovalTerms, approve
 from validation.approval_records import Proposal, SignedApproval
 from validation.promote import Beside
 
@@ -19,7 +19,7 @@ def test_an_approval_binds_a_person_to_everything_that_was_judged(site) -> None:
     approval = site.approve(run).approval
     assert (approval.approver, approval.reason, approval.version) == ("alice", "fewer mistakes at night", 1)
     assert approval.candidate_manifest_sha256 == run.read_manifest().sha256
-    assert sorted(path.name.split(".")[0] for path in run.approvals.iterdir()) == ["alice", "proposal"]
+    assert sorted(path.name.split(".")[0] for path in run.approvals.iterdir()) == ["alice", "decision", "proposal"]
 
 
 def test_approving_again_returns_what_was_signed_before(site) -> None:
@@ -32,15 +32,15 @@ def test_two_approvers_sign_the_same_bytes(strict_site) -> None:
     first, second = strict_site.approve(run, "alice"), strict_site.approve(run, "bob")
     assert first.approval.targets_sha256 == second.approval.targets_sha256
     assert len(list(run.approvals.glob("proposal.*"))) == 1
-    standing = approvals(run, trust=strict_site.reader())
+    standing = strict_site.standing(run)
     assert (len(standing.approvals), standing.threshold, standing.missing, standing.is_met) == (2, 2, (), True)
 
 
 def test_the_standing_names_who_is_missing(strict_site) -> None:
     run = strict_site.run("run-a")
-    assert approvals(run, trust=strict_site.reader()).missing == ("alice", "bob")
+    assert strict_site.standing(run).missing == ("alice", "bob")
     strict_site.approve(run, "alice")
-    standing = approvals(run, trust=strict_site.reader())
+    standing = strict_site.standing(run)
     assert (standing.missing, standing.is_met) == (("bob",), False)
 
 
@@ -78,10 +78,11 @@ def test_a_new_release_of_the_same_champion_does_not_make_a_verdict_stale(site) 
 
 def test_nobody_approves_the_own_work_unless_it_is_allowed(site) -> None:
     run = site.run("run-a", trained_by="Alice@gpu-1")
-    with pytest.raises(RefusedError, match=r"run run-a refused: alice trained it, and nobody approves the own work"):
+    with pytest.raises(RefusedError, match=r"refused: alice trained it \(as 'Alice@gpu-1'\), and nobody approves"):
         site.approve(run)
     reader, key = site.reader("alice"), site.keys["alice"]
-    assert approve(run, trust=reader, signer=key, reason="alone here", now=site.now, may_approve_own=True)
+    terms = ApprovalTerms(may_approve_own=True)
+    assert approve(run, trust=reader, signer=key, reason="alone here", now=site.now, terms=terms)
 
 
 def test_a_key_that_is_no_approvers_is_refused(site) -> None:
@@ -150,7 +151,8 @@ def test_a_proposal_that_is_believed_for_too_long_is_not_signed(strict_site) -> 
     run = strict_site.run("run-a")
     key, reader = strict_site.keys["alice"], strict_site.reader()
     forever = Expiries(targets=timedelta(days=36_500))
-    approve(run, trust=reader, signer=key, reason="for ever", now=strict_site.now, expiries=forever)
+    terms = ApprovalTerms(expiries=forever)
+    approve(run, trust=reader, signer=key, reason="for ever", now=strict_site.now, terms=terms)
     with pytest.raises(RefusedError, match="which this machine would not do"):
         strict_site.approve(run, "bob")
 
@@ -166,11 +168,12 @@ def test_a_forged_approval_does_not_count(strict_site, field: str) -> None:
     elif field != "file":
         document[field] = "0" * 128
     path.write_bytes(canonical_json(document) if field != "file" else b"not json")
-    standing = approvals(run, trust=strict_site.reader())
+    standing = strict_site.standing(run)
     assert (standing.approvals, standing.missing) == ((), ("alice", "bob"))
     assert path.name in standing.refused[0]
-    with pytest.raises(RefusedError, match=r"is there already and does not count as alice's"):
-        strict_site.approve(run, "alice")
+    assert strict_site.approve(run, "alice").approval.reason == "fewer mistakes at night"
+    standing = strict_site.standing(run)
+    assert (standing.missing, len(standing.refused)) == (("bob",), 1)
 
 
 def test_one_approver_cannot_count_twice(strict_site) -> None:
@@ -184,7 +187,7 @@ def test_one_approver_cannot_count_twice(strict_site) -> None:
         approval=lie, statement_signature=mallory.sign(lie.to_json()), targets_signature=signed.targets_signature
     )
     path.with_name(path.name.replace("alice", "robert")).write_bytes(forged.to_json())
-    standing = approvals(run, trust=strict_site.reader())
+    standing = strict_site.standing(run)
     assert (len(standing.approvals), standing.is_met) == (1, False)
     assert "claims to be bob's" in standing.refused[0]
 
