@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from validation.statistics import PairedCounts, score_statistics
 
@@ -38,23 +38,33 @@ def margin_p_values(counts: PairedCounts, *, margin: float) -> tuple[float, floa
 
 def beyond_p_value(counts: PairedCounts, *, line: float) -> float:
     """Return the exact p-value of "candidate's accuracy minus champion's is at most `line`", -1 to 1."""
-    if counts.n == 0:
+    if counts.n == 0 or counts.gain <= line:
+        # What lies on the wrong side shows nothing, so the search for how little can be spared.
         return 1.0
     rates = _plausible_rates(counts, line)
     if len(rates) == 0:
         return _GAMMA
     lost = _plausible_losses(counts.n, rates)
     needed = _least_gained(counts, lost, line)
-    gained_share = np.clip((rates + line) / np.maximum(1 - rates, 1e-300), 0.0, 1.0)
-    reached = stats.binom.sf(needed - 1, (counts.n - lost), gained_share[:, np.newaxis])
+    gained_share = np.clip((rates + line) / np.maximum(1 - rates, 1e-300), 0.0, 1.0)[:, np.newaxis]
+    # P(gained >= needed), gained being binomial among the photos that are not lost.
+    reached = np.where(
+        needed <= counts.n - lost,
+        special.bdtrc(np.maximum(needed - 1, 0), counts.n - lost, gained_share),
+        0.0,
+    )
+    reached = np.where(needed <= 0, 1.0, reached)
     mass = stats.binom.pmf(lost, counts.n, rates[:, np.newaxis])
     return float(min(1.0, (mass * reached).sum(axis=1).max() + _GAMMA + _TAIL))
 
 
 def _plausible_rates(counts: PairedCounts, line: float) -> NDArray[np.float64]:
     """Return rates of "champion only" that fit the line, within the interval that the count leaves plausible."""
-    interval = stats.binomtest(counts.champion_only, counts.n).proportion_ci(confidence_level=1 - _GAMMA)
-    low, high = max(0.0, -line, float(interval.low)), min((1 - line) / 2, float(interval.high))
+    n, lost = counts.n, counts.champion_only
+    # Clopper and Pearson's interval.
+    lowest = special.betaincinv(lost, n - lost + 1, _GAMMA / 2) if lost else 0.0
+    highest = special.betaincinv(lost + 1, n - lost, 1 - _GAMMA / 2) if lost < n else 1.0
+    low, high = max(0.0, -line, float(lowest)), min((1 - line) / 2, float(highest))
     if low > high:
         return np.zeros(0)
     # Evenly spaced in the arcsine of the root, where a binomial rate has the same spread everywhere.

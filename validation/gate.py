@@ -21,7 +21,6 @@ from datetime import datetime
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from artifact_sync.errors import RefusedError
 from validation.accuracy_checks import accuracy_claims, accuracy_findings
@@ -37,6 +36,7 @@ from validation.report import Report
 from validation.shortfall import Shortfall, shortfall
 from validation.size_checks import size_reasons, too_small
 from validation.suspect_checks import SUSPECT_CHECK, weigh_suspects
+from validation.suspects import disputed
 from validation.verdict import BudgetUse, Outcome, Reason, Verdict
 from validation.wording import photos_text
 
@@ -75,7 +75,6 @@ def preliminary(
     *,
     policy: Policy,
     next_level: float,
-    disputed: NDArray[np.bool_] | None = None,
 ) -> Preliminary:
     """Return what the measurements and the open photos say; of the sealed photos only their number is used.
 
@@ -84,9 +83,8 @@ def preliminary(
         answers: to all photos that may be judged by, near duplicates left out.
         policy: the demands.
         next_level: the level of the next try, for the number of labels that is asked for.
-        disputed: which photos have suspect labels, [n].
     """
-    is_open, shown = answers.is_open, answers.select(answers.is_open)
+    shown = answers.select(answers.is_open)
     sealed_items = [item for item in answers.items if not item.is_open]
     question = Question(
         alpha=policy.accuracy.alpha,
@@ -96,10 +94,10 @@ def preliminary(
     )
     sampled, fixed = _sampled(shown, policy, question), fixed_reasons(report, policy=policy)
     sizes = size_reasons(answers.items, labels=answers.labels, policy=policy)
-    suspects = is_open & disputed if disputed is not None else np.zeros_like(is_open)
+    suspects = disputed(shown, rule=policy.suspect_labels)
     outcome_without = None
     if suspects.any():
-        without = _sampled(answers.select(is_open & ~suspects), policy, question)
+        without = _sampled(shown.select(~suspects), policy, question)
         outcome_without = combine((*without, *fixed, *sizes))
         sampled = weigh_suspects(sampled, without, suspects=int(suspects.sum()))
     return Preliminary(
@@ -140,23 +138,23 @@ def holds(answers: Answers, *, policy: Policy, level: float) -> bool:
     return found is True
 
 
-def confirms(answers: Answers, *, policy: Policy, level: float, disputed: NDArray[np.bool_] | None = None) -> bool:
+def confirms(answers: Answers, *, policy: Policy, level: float) -> bool:
     """Return the one answer of the sealed photos: whether all checks hold at `level`.
 
-    They must hold with and without the photos whose labels are disputed; which of the two fails is
-    not told, for that would be a second answer.
+    They must hold with and without the photos whose labels both models dispute; which of the two
+    fails is not told, for that would be a second answer.
 
     Args:
         answers: to all photos that may be judged by; the open ones are left out.
         policy: the demands.
         level: what the error budget gives to this try.
-        disputed: which photos have suspect labels, [n].
     """
     if size_reasons(answers.items, labels=answers.labels, policy=policy):
         return False
-    sealed = ~answers.is_open
-    readings = [sealed] if disputed is None or not (sealed & disputed).any() else [sealed, sealed & ~disputed]
-    return all(holds(answers.select(reading), policy=policy, level=level) for reading in readings)
+    sealed = answers.select(~answers.is_open)
+    suspects = disputed(sealed, rule=policy.suspect_labels)
+    readings = [sealed, sealed.select(~suspects)] if suspects.any() else [sealed]
+    return all(holds(reading, policy=policy, level=level) for reading in readings)
 
 
 def decide(
