@@ -129,7 +129,7 @@ def _record(s: Situation, target: Target) -> Step | None:
     if is_served and target.release is not None:
         release = target.release
         if is_new(s, target) or s.state.failure is not None:
-            is_watched = release.kind == "promotion"
+            is_watched = release.kind != "rollback"
             labels = dict(target.labels)
             return RecordServing(release.number, release.sha256, labels, is_fallback=False, is_watched=is_watched)
     if is_served and target.is_fallback and accepted is not None and accepted.labels != target.labels:

@@ -62,6 +62,7 @@ def _load(name: str) -> ModuleType:
 
 
 SignedSite = _load("signed_site").SignedSite
+EmergencySite = _load("emergency_site").EmergencySite
 
 
 @pytest.fixture
@@ -76,6 +77,12 @@ def memory_path() -> Iterator[Path]:
 def site(memory_path: Path) -> SignedSite:
     """A site where one of alice and bob must approve, with nothing released."""
     return SignedSite(memory_path).initialise()
+
+
+@pytest.fixture
+def emergency_site(memory_path: Path) -> EmergencySite:
+    """The same with a break-glass key."""
+    return EmergencySite(memory_path).initialise()
 
 
 @pytest.fixture

@@ -37,4 +37,6 @@ def described(release: ReleaseRecord, view: TrustedView) -> str:
     if release.kind == "rollback":
         return f"{release.by} rolled back to version {release.stable} with release {release.number}"
     run_id = view.version(release.about).lineage.run_id
+    if release.kind == "break-glass":
+        return f"{release.by} BROKE THE GLASS for run {run_id} (version {release.stable}) with release {release.number}"
     return f"{release.by} promoted version {release.about} (run {run_id}) with release {release.number}"

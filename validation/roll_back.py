@@ -1,7 +1,7 @@
 """Rolling back: a release that names an earlier version; no byte is copied.
 
 Its place in the flow: the way out when what is served turns out to be worse. It needs the
-releaser's key only, since every version that it can name was approved and served before.
+releaser's key only, since every version that it can bring back was approved and served before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from artifact_sync.errors import LostRaceError, RefusedError
-from artifact_sync.records import ReleaseRecord
+from artifact_sync.records import FIRST_EMERGENCY_VERSION, ReleaseRecord
 from artifact_sync.trust import TrustedReader, TrustedView
 from artifact_sync.trust.keys import Signer
 from artifact_sync.trust.publisher import Publisher
@@ -58,7 +58,8 @@ def roll_back(
         expiries: for how long the releaser's signatures are to be believed.
 
     Raises:
-        RefusedError: no reason, nothing to go back to, or a version that was never stable.
+        RefusedError: no reason, nothing to go back to, a version that was never stable, or one that
+            went past the gate, which takes the break-glass key again.
         LostRaceError: somebody else's release came first; the message says whose.
         TrustError: the bucket's state is not to be believed.
     """
@@ -103,7 +104,8 @@ def _target(view: TrustedView, latest: ReleaseRecord) -> int:
         return latest.stable
     for number in reversed(view.release_numbers[1:]):
         release, before = view.release(number), view.release(number - 1)
-        if release.kind == "promotion" and release.stable == latest.stable != before.stable:
+        if release.kind != "rollback" and release.stable == latest.stable != before.stable:
+            _check_approved(view, before.stable)
             return before.stable
     raise RefusedError(
         f"Rollback refused: version {latest.stable} is the first that was ever stable, so there is none before it. "
@@ -123,4 +125,20 @@ def _checked_target(view: TrustedView, latest: ReleaseRecord, *, to: int) -> int
             f"Rollback refused: version {to} was never the stable version of a release (those were {served}). Name one "
             "of them, or promote the run."
         )
+    if to != latest.stable:
+        _check_approved(view, to)
     return to
+
+
+def _check_approved(view: TrustedView, version: int) -> None:
+    """Refuse to bring back what nobody approved: hosts would not take it from the releaser alone."""
+    if version < FIRST_EMERGENCY_VERSION:
+        return
+    run_id = view.version(version).lineage.run_id
+    stable = sorted({view.release(number).stable for number in view.release_numbers})
+    approved = ", ".join(str(number) for number in stable if number < FIRST_EMERGENCY_VERSION) or "none"
+    raise RefusedError(
+        f"Rollback refused: version {version} went past the gate, so it takes the break-glass key to bring it back: "
+        f"`liftgate break-glass {run_id} --because …`. Approved versions that were stable: {approved}. Name one of "
+        "them with --to."
+    )

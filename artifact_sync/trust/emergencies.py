@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError
+from tuf.api.metadata import Targets
+
+from artifact_sync.errors import AlreadyExistsError, LostRaceError, RefusedError, TrustError
 from artifact_sync.records import ReleaseRecord, VersionRecord
 from artifact_sync.registry import Registry
 from artifact_sync.trust.checking import verify
@@ -18,6 +20,7 @@ from artifact_sync.trust.lists import emergencies_document, target_file
 from artifact_sync.trust.roles import Roles
 from artifact_sync.trust.signing import sign
 from artifact_sync.trust.state import EmergencyList, SignedState, next_list, read_if_there
+from artifact_sync.trust.view import TrustedView
 
 
 def list_emergency(
@@ -75,8 +78,10 @@ def check_break_glass_key(roles: Roles, signer: Signer) -> str:
 def with_pending_emergencies(registry: Registry, state: SignedState) -> SignedState:
     """Return the state with the next list of emergencies that no snapshot names yet, or `state` itself.
 
+    A list that hosts would refuse is not taken in: whoever has the break-glass key alone stops nobody.
+
     Raises:
-        TrustError: the object in its place is not signed with the break-glass key.
+        TrustError: the object in its place is not signed with the break-glass key, or says what it may not.
     """
     role = Roles.of(state.root, state.targets).break_glass_role
     if role is None:
@@ -86,7 +91,23 @@ def with_pending_emergencies(registry: Registry, state: SignedState) -> SignedSt
     data = read_if_there(registry, name)
     if data is None:
         return state
-    return replace(state, emergencies=EmergencyList(role, next_list(state.targets, data, role=role, name=name), data))
+    document = next_list(state.targets, data, role=role, name=name)
+    _check_sound(registry, state, document, name=name)
+    return replace(state, emergencies=EmergencyList(role, document, data))
+
+
+def _check_sound(registry: Registry, state: SignedState, document: Targets, *, name: str) -> None:
+    """Refuse a list that lets go of a version, or adds one that cannot be read."""
+    before = {} if state.emergencies is None else state.emergencies.document.targets
+    view = TrustedView(registry, root=state.root, targets=state.targets, releases=state.releases, emergencies=document)
+    if any(document.targets.get(path) != listed for path, listed in before.items()):
+        raise TrustError(
+            f"Metadata refused: {name} leaves out or changes a version that the break-glass key had listed. The key "
+            "was used by something else than Liftgate; remove that object, and the key with `liftgate keys rotate "
+            "--no-break-glass`."
+        )
+    for path in set(document.targets) - set(before):
+        view.version(int(path.removeprefix("versions/").removesuffix(".json")))
 
 
 def check_listed_emergency(state: SignedState, record: ReleaseRecord) -> None:
