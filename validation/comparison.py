@@ -66,23 +66,30 @@ def compare(
         columns: the candidate's labels in the order of its own columns; None for the holdout's.
     """
     shown = shown_answers(answers, scope=scope)
+    return {
+        **compare_counts(shown),
+        "scope": scope,
+        "sealed_photos": len(answers) - len(shown),
+        "metrics": _metrics(shown, policy),
+        "suspects": suspect_labels(shown, rule=policy.suspect_labels),
+        "label_order": label_order(shown, columns=columns),
+    }
+
+
+def compare_counts(shown: Answers) -> dict[str, object]:
+    """Return those of the report's fields that are counted: right answers in all, classes and slices, and changes."""
     candidate, champion = right_answers(shown)
     whole = tally(candidate, champion, np.arange(len(shown), dtype=np.int64))
     classes = _tallies(shown, class_members(shown.labels, shown.truth))
     return {
         "labels": shown.labels,
-        "scope": scope,
         "photos": len(shown),
-        "sealed_photos": len(answers) - len(shown),
         "paired": whole.paired,
         "gain_interval": None if whole.paired is None else difference_interval(whole.paired),
         "classes": tuple(_class(group, counted) for group, counted in classes.items()),
         "slices": tuple(_slice(group, counted) for group, counted in _tallies(shown, _slices(shown)).items()),
-        "metrics": _metrics(shown, policy),
         "fixed": () if champion is None else _changed(shown, candidate & ~champion),
         "broken": () if champion is None else _changed(shown, champion & ~candidate),
-        "suspects": suspect_labels(shown, rule=policy.suspect_labels),
-        "label_order": label_order(shown, columns=columns),
     }
 
 

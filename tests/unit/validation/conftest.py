@@ -17,15 +17,16 @@ from artifact_sync.errors import PhotoError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract, Lineage
 from serving.photo import decode_photo
-from validation.holdout import Holdout, HoldoutItem, HoldoutRecord
-from validation.metrics import calibration_error, confusion_matrix, log_loss, macro_f1, predicted_classes
+from validation.answers import Answers
+from validation.comparison import compare_counts, measurements_of
+from validation.holdout import HoldoutItem
 from validation.policy import Policy
-from validation.proportions import proportion_interval
 from validation.protos import saved_model_pb2 as pb
-from validation.report import LatencyMs, ModelMeasurements, Report, compare
+from validation.report import LatencyMs, ModelMeasurements, Report
 from validation.verdict import ChampionReference
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+PLAIN_POLICY = Policy.model_validate({"accuracy": {"test": "superiority", "alpha": 0.05, "minimum_photos": 10}})
 
 
 def build_honest_model() -> pb.SavedModel:
@@ -102,13 +103,25 @@ def photos(tmp_path: Path) -> Callable[..., list[LabelledPhoto]]:
     return write
 
 
-def make_holdout(truth: NDArray[np.int64], labels: tuple[str, ...]) -> Holdout:
+def make_items(
+    truth: NDArray[np.int64],
+    labels: tuple[str, ...],
+    *,
+    is_open: NDArray[np.bool_] | None = None,
+    slices: list[dict[str, str]] | None = None,
+) -> tuple[HoldoutItem, ...]:
     digests = sorted(sha256_hex(str(index).encode()) for index in range(len(truth)))
-    items = tuple(
-        HoldoutItem(sha256=digest, extension="png", label=labels[index], source="folder:x")
-        for digest, index in zip(digests, truth, strict=True)
+    return tuple(
+        HoldoutItem(
+            sha256=digest,
+            extension="png",
+            label=labels[index],
+            source="folder:x",
+            is_open=is_open is not None and bool(is_open[place]),
+            slices={} if slices is None else slices[place],
+        )
+        for place, (digest, index) in enumerate(zip(digests, truth, strict=True))
     )
-    return Holdout(path=Path("/nowhere"), record=HoldoutRecord(labels=labels, items=items))
 
 
 def make_scores(truth: NDArray[np.int64], right: NDArray[np.bool_], classes: int) -> NDArray[np.float32]:
@@ -119,26 +132,43 @@ def make_scores(truth: NDArray[np.int64], right: NDArray[np.bool_], classes: int
 
 
 def measurements(truth: NDArray[np.int64], scores: NDArray[np.float32], **changes: Any) -> ModelMeasurements:
-    predicted = predicted_classes(scores)
-    confusion = confusion_matrix(truth, predicted, classes=scores.shape[1])
-    right = int((predicted == truth).sum())
+    labels = [str(index) for index in range(scores.shape[1])]
     fields: dict[str, Any] = {
+        **measurements_of(truth, scores, labels=labels, policy=PLAIN_POLICY),
         "manifest_sha256": "a" * 64,
         "size_bytes": 1000,
         "load_seconds": 0.5,
         "latency_ms": LatencyMs(p50=1.0, p95=2.0, p99=3.0),
-        "right": right,
-        "accuracy_interval": proportion_interval(right, len(truth)),
-        "macro_f1": macro_f1(confusion),
-        "log_loss": log_loss(truth, scores),
-        "calibration_error": calibration_error(truth, scores),
-        "confusion": tuple(tuple(int(count) for count in row) for row in confusion),
-        "non_finite_photos": int((~np.isfinite(scores).all(axis=1)).sum()),
-        "is_constant": False,
         "golden_difference": None,
         "golden_tolerance": None,
     }
     return ModelMeasurements(**{**fields, **changes})
+
+
+@pytest.fixture
+def make_answers() -> Callable[..., Answers]:
+    """Build answers from which photos each model answers rightly; photo i is of class i modulo the number of labels."""
+
+    def build(
+        candidate_right: NDArray[np.bool_],
+        champion_right: NDArray[np.bool_] | None,
+        *,
+        labels: tuple[str, ...] = ("cat", "dog"),
+        truth: NDArray[np.int64] | None = None,
+        is_open: NDArray[np.bool_] | None = None,
+        slices: list[dict[str, str]] | None = None,
+    ) -> Answers:
+        if truth is None:
+            truth = np.arange(len(candidate_right), dtype=np.int64) % len(labels)
+        return Answers(
+            labels=labels,
+            items=make_items(truth, labels, is_open=is_open, slices=slices),
+            truth=truth,
+            candidate=make_scores(truth, candidate_right, len(labels)),
+            champion=None if champion_right is None else make_scores(truth, champion_right, len(labels)),
+        )
+
+    return build
 
 
 @pytest.fixture
@@ -159,7 +189,8 @@ def make_report() -> Callable[..., Report]:
         champion = None if champion_right is None else make_scores(truth, champion_right, len(labels))
         return Report.model_validate(
             {
-                **compare(make_holdout(truth, labels), candidate=candidate, champion=champion),
+                **compare_counts(Answers(labels, make_items(truth, labels), truth, candidate, champion)),
+                "holdout_sha256": "e" * 64,
                 "run_id": "run-7c1f",
                 "model": "pets",
                 "lineage": Lineage(
@@ -198,14 +229,12 @@ def paired_right() -> Callable[..., tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 @pytest.fixture
 def make_policy() -> Callable[..., Policy]:
-    """Build a policy of superiority at 0.05 with a minimum of 10 photos, changed as told."""
+    """Build a policy of superiority at 0.05, 10 photos at least, changed as told; `document` holds further tables."""
 
-    def build(*, per_class: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **rule: Any) -> Policy:
+    def build(*, document: dict[str, Any] | None = None, **rule: Any) -> Policy:
+        tables = {table: rule.pop(table) for table in ("per_class", "limits") if table in rule}
         accuracy = {"test": "superiority", "alpha": 0.05, "minimum_photos": 10, **rule}
-        document: dict[str, Any] = {"accuracy": accuracy, "limits": limits or {}}
-        if per_class is not None:
-            document["per_class"] = per_class
-        return Policy.model_validate(document)
+        return Policy.model_validate({"accuracy": accuracy, **tables, **(document or {})})
 
     return build
 
