@@ -30,11 +30,10 @@ from artifact_sync.trust.emergencies import check_break_glass_key, list_emergenc
 from artifact_sync.trust.keys import Signer
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries
+from validation.approvers import check_readable, checked_reason
 from validation.model_scan import scan_export
 from validation.release_race import lost_to
 from validation.verdict import Verdict
-
-MAX_REASON_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,8 @@ def break_glass(
         ExpiredError: hosts would not believe the lists that the release rests on.
         TrustError: the bucket's state is not to be believed.
     """
-    because, periods = _checked_reason(reason, run), expiries or Expiries()
+    because = checked_reason(reason, run_id=run.run_id, act="Break-glass", verb="break-glass")
+    check_readable(by, what=f"Break-glass of run {run.run_id} refused: the name")
     publisher = Publisher(trust, signer, expiries=expiries)
     completed = publisher.complete(now=now)
     view = publisher.view()
@@ -118,7 +118,7 @@ def break_glass(
                 version,
                 break_glass_signer,
                 now=now,
-                period=periods.break_glass,
+                period=(expiries or Expiries()).break_glass,
             )
         release = _release(version.version, emergency, view, latest, now=now)
         publisher.publish_release(release, now=now)
@@ -129,20 +129,6 @@ def break_glass(
             "`liftgate history`, then decide again."
         ) from None
     return BrokenGlass(release, version, latest, pushed, completed)
-
-
-def _checked_reason(reason: str, run: RunFolder) -> str:
-    because = reason.strip()
-    if not because:
-        raise RefusedError(
-            f"Breaking the glass refused: it has no reason. Say why: `liftgate break-glass {run.run_id} --because …`."
-        )
-    if len(because) > MAX_REASON_CHARACTERS:
-        raise RefusedError(
-            f"Breaking the glass refused: the reason has {len(because)} characters, at most {MAX_REASON_CHARACTERS} "
-            "are kept. Shorten it, and put the rest where people can read it."
-        )
-    return because
 
 
 def _check_fresh(view: TrustedView, *, now: datetime) -> None:

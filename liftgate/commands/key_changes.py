@@ -34,6 +34,7 @@ _CHANGE_FILE = click.argument("change_file", type=click.Path(path_type=Path, dir
 @click.option("--approver", "approvers", type=_KEY_FILE, multiple=True, required=True, help="An approver's key; repeatable.")  # fmt: skip  # noqa: E501
 @click.option("--threshold", default=1, show_default=True, help="Approvers that must sign a version.")
 @click.option("--releaser", type=_KEY_FILE, required=True, help="The key of the machine that promotes.")
+@click.option("--break-glass", type=_KEY_FILE, help="A key for emergencies, held apart; without it there is no such way.")  # fmt: skip  # noqa: E501
 @click.option("--draft", type=_KEY_FILE, help="Only write the change to this file, for the holders to sign.")
 @click.pass_obj
 def init(
@@ -43,6 +44,7 @@ def init(
     approvers: tuple[Path, ...],
     threshold: int,
     releaser: Path,
+    break_glass: Path | None,
     draft: Path | None,
 ) -> None:
     """Set up trust for the model, once, and write the trusted root that hosts are given.
@@ -62,6 +64,7 @@ def init(
         approvers=tuple(_public(path) for path in approvers),
         approval_threshold=threshold,
         releaser=_public(releaser),
+        break_glass=None if break_glass is None else _public(break_glass),
     )
     if draft is not None:
         _write_change(draft, draft_change(roles, model=site.registry.model, now=now, view=None))
@@ -76,6 +79,8 @@ def init(
 @click.option("--remove-approver", multiple=True, help="An approver's name; repeatable.")
 @click.option("--threshold", type=int, help="Approvers that must sign a version.")
 @click.option("--releaser", type=_KEY_FILE, help="The new key of the machine that promotes.")
+@click.option("--break-glass", type=_KEY_FILE, help="The (new) key for emergencies; its public half is enough.")
+@click.option("--no-break-glass", "is_sealed", is_flag=True, help="Take away the key for emergencies.")
 @click.option("--add-root", type=_KEY_FILE, multiple=True, help="A further root key; repeatable.")
 @click.option("--remove-root", multiple=True, help="A root key's name; repeatable.")
 @click.option("--root-threshold", type=int, help="Root keys that must sign a change of keys.")
@@ -88,6 +93,8 @@ def rotate(
     remove_approver: tuple[str, ...],
     threshold: int | None,
     releaser: Path | None,
+    break_glass: Path | None,
+    is_sealed: bool,
     add_root: tuple[Path, ...],
     remove_root: tuple[str, ...],
     root_threshold: int | None,
@@ -99,6 +106,8 @@ def rotate(
     from artifact_sync.trust.change import draft_change
     from artifact_sync.trust.roles import Roles
 
+    if break_glass is not None and is_sealed:
+        raise click.UsageError("--break-glass and --no-break-glass: name another key or take it away, not both.")
     site = Site.load(config_path)
     view, now = signed_view(site), SystemClock().now()
     present = view.roles
@@ -108,6 +117,7 @@ def rotate(
         approvers=_changed(present.approvers, add_approver, remove_approver, what="approver"),
         approval_threshold=threshold or present.approval_threshold,
         releaser=_public(releaser) if releaser else present.releaser,
+        break_glass=None if is_sealed else _public(break_glass) if break_glass else present.break_glass,
     )
     if draft is not None:
         _write_change(draft, draft_change(roles, model=view.model, now=now, view=view))
@@ -164,6 +174,8 @@ def describe(roles: Roles) -> str:
     rows = [
         (role, f"{threshold} of {len(keys)}", ", ".join(key.name for key in keys)) for role, threshold, keys in holders
     ]
+    if roles.break_glass is not None:
+        rows.append(("break-glass", "1 of 1, with the releaser", roles.break_glass.name))
     return table(rows, header=("role", "must sign", "holders"))
 
 

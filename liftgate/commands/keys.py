@@ -111,6 +111,7 @@ def show(config_path: Path | None, as_json: bool) -> None:
         "root": {"threshold": view.roles.root_threshold, "keys": _names(view.roles.root)},
         "approvers": {"threshold": view.roles.approval_threshold, "keys": _names(view.roles.approvers)},
         "releaser": _names([view.roles.releaser]),
+        "break_glass": _names([view.roles.break_glass] if view.roles.break_glass is not None else []),
         "expires": {name: moment.isoformat() for name, moment in view.expires.items()},
     }
     expiry = [(name, f"{moment:%Y-%m-%d}") for name, moment in view.expires.items()]
