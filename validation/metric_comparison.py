@@ -20,7 +20,7 @@ from validation.answers import Answers
 from validation.bootstrap import bootstrap, influence_of
 from validation.bounded_mean import lower_bound
 from validation.metric_sums import SummedFigure, summed_gain, summed_value
-from validation.metrics import LESS_IS_BETTER, Costs, Floats, MetricName, cost_matrix, metric_value
+from validation.metrics import GREATEST_LOSS, LESS_IS_BETTER, Costs, Floats, MetricName, cost_matrix, metric_value
 from validation.report import MetricComparison
 
 MAX_LABELS = 10_000_000
@@ -42,7 +42,7 @@ def compare_metric(name: MetricName, answers: Answers, *, top_k: int, costs: Cos
         candidate=candidate,
         champion=champion,
         gain=_sign(name) * (candidate - champion),
-        interval=(lower, upper) if math.isfinite(lower) and math.isfinite(upper) else None,
+        interval=(lower, upper),
     )
 
 
@@ -51,8 +51,9 @@ def gain_bounds(
 ) -> tuple[float, float]:
     """Return what the true gain exceeds, and what it is under, each with confidence 1 - `level`.
 
-    The gain is positive where the candidate is better, whatever the metric's direction. With fewer
-    than two photos the bounds are infinite. The same answers always give the same bounds.
+    The gain is positive where the candidate is better, whatever the metric's direction. The bounds
+    lie within what the metric can be, and with fewer than two photos they are just that. The same
+    answers always give the same bounds.
 
     Args:
         name: the metric.
@@ -61,18 +62,22 @@ def gain_bounds(
         top_k: for "top_k_accuracy", how many answers count.
         costs: for "mean_cost", of `cost_matrix`; None lets a wrong answer cost 1.
     """
+    most = _most(name, _costs(answers, costs))
     if len(answers) < _FEWEST_PHOTOS:
-        return (-math.inf, math.inf)
-    return _bounds(_gain(name, answers, top_k=top_k, costs=costs), level=level, seed=_seed(name, answers))
+        return (-most, most)
+    lower, upper = _bounds(_gain(name, answers, top_k=top_k, costs=costs), level=level, seed=_seed(name, answers))
+    return (max(lower, -most), min(upper, most))
 
 
 def value_bounds(
     name: MetricName, answers: Answers, *, level: float, top_k: int, costs: Costs | None = None
 ) -> tuple[float, float]:
     """Return what the candidate's true value exceeds, and what it is under, as `gain_bounds` in the metric's unit."""
+    most = _most(name, _costs(answers, costs))
     if len(answers) < _FEWEST_PHOTOS:
-        return (-math.inf, math.inf)
-    return _bounds(_value(name, answers, top_k=top_k, costs=costs), level=level, seed=_seed(name, answers))
+        return (0.0, most)
+    lower, upper = _bounds(_value(name, answers, top_k=top_k, costs=costs), level=level, seed=_seed(name, answers))
+    return (max(lower, 0.0), min(upper, most))
 
 
 def labels_for_metric(
@@ -201,6 +206,11 @@ def _value(name: MetricName, answers: Answers, *, top_k: int, costs: Costs | Non
 
 def _costs(answers: Answers, costs: Costs | None) -> Costs:
     return cost_matrix(None, answers.labels) if costs is None else costs
+
+
+def _most(name: MetricName, costs: Costs) -> float:
+    """Return the greatest value that the metric can have; the least is 0."""
+    return {"log_loss": GREATEST_LOSS, "mean_cost": float(costs.max())}.get(name, 1.0)
 
 
 def _sign(name: MetricName) -> int:

@@ -8,7 +8,6 @@ from validation.answers import Answers
 from validation.holdout import HoldoutItem
 from validation.label_order import label_order
 
-
 ITEM = HoldoutItem(sha256="a" * 64, extension="png", label="class-0", source="folder:x")
 
 
