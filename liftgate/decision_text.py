@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 from liftgate.plain_text import one_line, quoted
 
 if TYPE_CHECKING:
+    from artifact_sync.records import Evidence
     from artifact_sync.run_folder import RunFolder
     from validation.approval_records import SignedApproval, SignedDecision
+    from validation.decisions import DecisionLog
     from validation.standing import Standing
     from validation.verdict import BudgetUse, Verdict
 
 _INDENT = "    "
 
 
-def approval_text(signed: SignedApproval) -> str:
-    """Return who approved when, until when that counts, and why."""
+def approval_text(signed: SignedApproval, *, is_open: bool = False) -> str:
+    """Return who approved when and why, and until when that counts while nothing is published."""
     approval = signed.approval
-    until = "" if approval.expires_at is None else f" (counts until {approval.expires_at:%Y-%m-%d})"
+    until = f" (counts until {approval.expires_at:%Y-%m-%d})" if is_open and approval.expires_at else ""
     who = f"{approval.approver} approved, {approval.approved_at:%Y-%m-%d %H:%M} UTC{until}"
     return f"{who}: {quoted(approval.reason, indent=_INDENT)}"
 
@@ -34,11 +36,36 @@ def decision_text(entry: SignedDecision) -> str:
     return f"{who}: {quoted(decision.reason, indent=_INDENT)}"
 
 
+def objection_lines(log: DecisionLog) -> list[str]:
+    """Return the rejections, and what was taken back: all that approvals alone do not tell."""
+    standing = {entry.sha256 for entry in log.rejections}
+    told = [entry for entry in log.entries if entry.decision.kind in ("rejection", "revocation")]
+    return [
+        f"{'' if entry.sha256 in standing or entry.decision.kind == 'revocation' else '(taken back) '}"
+        f"{decision_text(entry)}"
+        for entry in told
+    ]
+
+
+def log_document(log: DecisionLog) -> dict[str, object]:
+    """Return the record of decisions for programs."""
+    return {
+        "decisions": [{**entry.decision.model_dump(mode="json"), "sha256": entry.sha256} for entry in log.entries],
+        "rejected_by": [entry.decision.by for entry in log.rejections],
+        "refused_decisions": list(log.refused),
+    }
+
+
+def spending_text(evidence: Evidence) -> str:
+    """Return which try of the holdout's budget a version rests on."""
+    return "" if evidence.ledger_number is None else f" (try {evidence.ledger_number} of its budget)"
+
+
 def evidence_lines(run: RunFolder) -> list[str]:
     """Return what the gate found: the verdict, its reasons, the budget, and where the report lies.
 
-    Nothing is shown of a run without verdict, and only the verdict where the report cannot be read: signing
-    is refused then, and says why.
+    Nothing is shown of a run without verdict, and only the verdict where the report cannot be read: an
+    approval is refused then.
     """
     from artifact_sync.errors import LiftgateError
     from validation.report import Report
@@ -54,7 +81,7 @@ def evidence_lines(run: RunFolder) -> list[str]:
         report = Report.from_json(run.report_json.read_bytes())
         lines += [one_line(sentence(report, verdict)), *map(one_line, deciding(report, verdict))]
     except (LiftgateError, OSError):
-        lines.append(f"{run.report_json} cannot be read.")
+        lines.append(f"NO FIGURES: {run.report_json} cannot be read.")
     lines += _reason_lines(verdict)
     if verdict.without_suspects is not None:
         lines.append(f"Without the photos whose labels both models dispute: {verdict.without_suspects!r}.")
@@ -76,8 +103,9 @@ def budget_text(budget: BudgetUse | None) -> str:
 
 def standing_text(run_id: str, standing: Standing) -> str:
     """Return in words what stands, and what to do next."""
-    lines = [approval_text(signed) for signed in standing.approvals]
-    lines += [decision_text(entry) for entry in standing.log.entries if entry.decision.kind != "approval"]
+    is_open = not standing.is_published
+    lines = [approval_text(signed, is_open=is_open) for signed in standing.approvals]
+    lines += objection_lines(standing.log)
     lines += map(one_line, standing.refused)
     lines.append(_next_step(run_id, standing))
     return "\n".join(lines)
@@ -87,8 +115,7 @@ def standing_document(standing: Standing) -> dict[str, object]:
     """Return the same for programs."""
     return {
         "approvals": [signed.approval.model_dump(mode="json") for signed in standing.approvals],
-        "rejections": [entry.decision.model_dump(mode="json") for entry in standing.rejections],
-        "decisions": [entry.decision.model_dump(mode="json") for entry in standing.log.entries],
+        **log_document(standing.log),
         "refused": list(standing.refused),
         "threshold": standing.threshold,
         "missing": list(standing.missing),

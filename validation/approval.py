@@ -25,6 +25,7 @@ from validation.approval_records import Approval, Proposal, SignedApproval
 from validation.approvers import check_is_approver, check_is_not_trainer, checked_reason
 from validation.candidacy import Candidacy, check_champion, read_candidacy
 from validation.decisions import DecisionBook, append_in_turn
+from validation.spent_budget import check_spent
 from validation.standing import CLOCK_SKEW, Standing, rebuilt_targets, rebuilt_version, standing_of
 
 APPROVAL_DAYS = 30
@@ -78,6 +79,7 @@ def approve(
     if not terms.may_approve_own:
         check_is_not_trainer(signer, candidacy)
     because = checked_reason(reason, run_id=run.run_id, act="Approval", verb="approve")
+    check_spent(candidacy, trust.registry, act="Approval")
     verify_manifest(run.export, candidacy.manifest)
 
     def act() -> SignedApproval:

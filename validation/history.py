@@ -17,6 +17,7 @@ from artifact_sync.trust import TrustedView
 from artifact_sync.trust.keys import PublicKey
 from artifact_sync.trust.proposal import is_signed_by
 from validation.approval_records import SignedApproval
+from validation.decisions import DecisionLog, read_bucket, verified_log
 
 MAX_APPROVAL_BYTES = 1024 * 1024
 
@@ -45,11 +46,15 @@ class HistoryEntry:
         release: who, why, when, what.
         version: the version that the release was made for: its canary or shadow, else its stable version.
         approvals: the approvals that a promotion rested on; a rollback needs none.
+        decisions: what people said of the version's verdict, as the bucket has it now.
+        warnings: what should not be: a promotion against a rejection, or on an approval that was taken back.
     """
 
     release: ReleaseRecord
     version: VersionRecord
     approvals: tuple[ApprovalEvidence, ...]
+    decisions: DecisionLog
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class VersionTrace:
         releases: every release that names it, oldest first.
         approvals: the approvals of its promotions.
         documents: for each evidence document its digest, and whether the bucket has it.
+        decisions: what people said of its verdict, as the bucket has it now.
+        is_spending_there: whether the bucket has the entry of the budget's ledger that its verdict names;
+            None when it names none.
     """
 
     version: VersionRecord
@@ -69,6 +77,8 @@ class VersionTrace:
     releases: tuple[ReleaseRecord, ...]
     approvals: tuple[ApprovalEvidence, ...]
     documents: tuple[tuple[str, str, bool], ...]
+    decisions: DecisionLog
+    is_spending_there: bool | None
 
 
 def history(view: TrustedView, registry: Registry, *, newest: int | None = None) -> Iterator[HistoryEntry]:
@@ -79,7 +89,9 @@ def history(view: TrustedView, registry: Registry, *, newest: int | None = None)
     """
     for number in tuple(reversed(view.release_numbers))[:newest]:
         release = view.release(number)
-        yield HistoryEntry(release, view.version(release.about), _approvals(view, registry, release))
+        version, given = view.version(release.about), _approvals(view, registry, release)
+        log = _decisions(view, registry, version)
+        yield HistoryEntry(release, version, given, log, _warnings(release, version, given, log))
 
 
 def trace(view: TrustedView, registry: Registry, identifier: str) -> tuple[VersionTrace, ...]:
@@ -139,7 +151,15 @@ def _trace(view: TrustedView, registry: Registry, version: int, releases: list[R
         if approval.signed.approval.version == version
     }
     documents = tuple((name, sha256, _has_blob(registry, sha256)) for name, sha256 in _documents(record))
-    return VersionTrace(record, view.version_sha256(version), naming, tuple(approvals.values()), documents)
+    return VersionTrace(
+        version=record,
+        sha256=view.version_sha256(version),
+        releases=naming,
+        approvals=tuple(approvals.values()),
+        documents=documents,
+        decisions=_decisions(view, registry, record),
+        is_spending_there=_is_spending_there(registry, record),
+    )
 
 
 def _documents(record: VersionRecord) -> tuple[tuple[str, str], ...]:
@@ -151,6 +171,51 @@ def _documents(record: VersionRecord) -> tuple[tuple[str, str], ...]:
         ("verdict", evidence.verdict_sha256),
         ("policy", evidence.policy_sha256),
         ("holdout", evidence.holdout_sha256),
+    )
+
+
+def _decisions(view: TrustedView, registry: Registry, version: VersionRecord) -> DecisionLog:
+    if version.evidence is None:
+        return DecisionLog()
+    sha256 = version.evidence.verdict_sha256
+    return verified_log(read_bucket(registry, sha256), view=view, verdict_sha256=sha256)
+
+
+def _warnings(
+    release: ReleaseRecord, version: VersionRecord, approvals: tuple[ApprovalEvidence, ...], log: DecisionLog
+) -> tuple[str, ...]:
+    """Return what a promotion did in spite of what people had said before it began."""
+    if release.kind != "promotion" or version.evidence is None:
+        return ()
+    begun = [
+        entry
+        for entry in log.entries
+        if entry.decision.kind == "promotion"
+        and (entry.decision.release, entry.decision.about_sha256) == (release.number, version.sha256)
+    ]
+    if not begun:
+        return (
+            "the record of decisions has no entry of the present releaser for this promotion: the keys were changed "
+            "since, the entry was removed, or it was made around Liftgate",
+        )
+    before = log.until(begun[0])
+    present = [given.signed for given in approvals if given.is_by_present_approver]
+    rejected = [f"PROMOTED AGAINST THE REJECTION by {entry.decision.by}" for entry in before.rejections]
+    fallen = [
+        f"THE APPROVAL by {signed.approval.approver} DID NOT STAND when the promotion began"
+        for signed in present
+        if not before.approves(signed.approval.key_id, signed.sha256)
+    ]
+    return (*rejected, *fallen)
+
+
+def _is_spending_there(registry: Registry, version: VersionRecord) -> bool | None:
+    evidence = version.evidence
+    if evidence is None or evidence.ledger_sha256 is None:
+        return None
+    entries = registry.budget_entries(evidence.holdout_sha256)
+    return any(
+        (number, sha256_hex(data)) == (evidence.ledger_number, evidence.ledger_sha256) for number, _, data in entries
     )
 
 

@@ -31,6 +31,7 @@ from validation.decisions import DecisionBook, append_in_turn
 from validation.evidence import store_evidence
 from validation.release_race import lost_to
 from validation.roll_back import Rollback, roll_back
+from validation.spent_budget import check_spent
 from validation.standing import Standing, standing_of
 
 __all__ = ["Promotion", "Rollback", "promote", "roll_back"]
@@ -155,6 +156,7 @@ class _Plan:
     def release(self, standing: Standing, view: TrustedView) -> ReleaseRecord:
         """Return the release to make, or refuse."""
         _check_not_rejected(self.candidacy, standing)
+        check_spent(self.candidacy, self.publisher.reader.registry, act="Promotion")
         check_champion(self.candidacy, view, act="Promotion")
         _check_approved(self.candidacy, standing, view)
         record = _release(standing, view, by=self.by, now=self.now, reason=self.reason, beside=self.beside)

@@ -30,10 +30,14 @@ def command(config_path: Path | None, run_id: str, reason: str, key: Path | None
     another one, when the champion moved since, when you trained it, or when you rejected it.
     """
     from validation.approval import ApprovalTerms, approvals, approve
+    from validation.report import Report
 
     site = Site.load(config_path)
     run, settings = site.run(run_id), site.settings.validation
     show_evidence(run)
+    if run.report_json.is_file():
+        # Whoever signs must have been shown figures: what is no report is refused here, with its reason.
+        Report.from_json(run.report_json.read_bytes())
     now = SystemClock().now()
     signed = approve(
         run,

@@ -36,7 +36,7 @@ def test_people_find_readable_copies(site) -> None:
 def test_the_evidence_is_in_the_bucket(site) -> None:
     run = site.approved_run("run-a")
     holdout = site.path / "holdout.json"
-    holdout.write_bytes(b"holdout")
+    holdout.write_bytes(b"holdout of run-a")
     reader, key = site.reader(), site.keys["releaser"]
     done = promote(run, trust=reader, signer=key, by="rita", now=site.now, documents=(holdout,), reason="because")
     evidence = done.version.evidence
