@@ -44,6 +44,8 @@ def list_emergency(
     data = record.to_json()
     path = f"versions/{record.version:06d}.json"
     listed = {} if state.emergencies is None else state.emergencies.document.targets
+    if path in listed or path in state.targets.targets:
+        raise LostRaceError(f"{path} was listed by somebody else; look at it before deciding anew.")
     number = 1 if state.emergencies is None else state.emergencies.document.version + 1
     added = target_file(path, data)
     registry.put_blob(data, sha256=added.hashes["sha256"])

@@ -212,6 +212,20 @@ def test_the_break_glass_key_alone_changes_nothing_that_is_served(served) -> Non
     assert served.fresh_reader().refresh().latest_release().stable == 1
 
 
+def test_a_number_that_somebody_was_quicker_to_list_is_not_listed_again(served) -> None:
+    first, second = emergency_version(served, release=2), emergency_version(served, release=3, reason="flood")
+    assert first.version == second.version
+    key, registry = served.keys["glass"], served.registry
+    list_emergency(registry, served.publisher().state(), first, key, now=served.now, period=YEAR)
+    stale = served.publisher().state()
+    with pytest.raises(LostRaceError, match=r"1\.break-glass-.*created by somebody else"):
+        list_emergency(registry, stale, second, key, now=served.now, period=YEAR)
+    served.publisher().complete(now=served.now)
+    with pytest.raises(LostRaceError, match="listed by somebody else"):
+        list_emergency(registry, served.publisher().state(), second, key, now=served.now, period=YEAR)
+    assert served.fresh_reader().refresh().version(900_000) == first
+
+
 def test_the_break_glass_key_cannot_publish(served) -> None:
     with pytest.raises(RefusedError, match="not the releaser's"):
         served.break_glass(served.other, releaser=served.keys["glass"])
