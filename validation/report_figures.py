@@ -1,122 +1,199 @@
-"""The figures of the report page as plain numbers, ready to be drawn: forest plot and confusion matrices.
+"""The forest plots of the report page as plain numbers: classes, slices and metrics with their intervals.
 
-Its place in the flow: report_page.py hands them to the template, which draws them as SVG and tables.
+Its place in the flow: report_page.py hands them to the template, which draws each row as a small SVG
+in a table. Places (`_at`) are in per cent of the plot's width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from validation.report import ClassMeasurements, ModelMeasurements, Report
-
-MAX_MATRIX_CLASSES = 20
-"""More classes than this make no readable matrix; the most frequent confusions are listed instead."""
-
+from validation.policy import Policy
+from validation.report import ClassMeasurements, Report, SliceMeasurements
+from validation.verdict import Outcome, Verdict
 
 MAX_FOREST_ROWS = 60
 """More classes than this are shown by the worst two thirds of as many and the best third."""
 
+MAX_SLICE_COLUMNS = 12
+MAX_SLICE_ROWS = 20
+"""More values of one slice column than this are shown by the worst ones."""
+
+_REACHES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+_STARTS = (0.9, 0.8, 0.5, 0.0)
+_USUAL = 80
+"""Per cent of the rows whose intervals fit into the plot; wider ones end in an arrow, so that others are readable."""
+
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One class: its value with a 95 % interval, and their places (`_at`) in per cent of the plot's width."""
+    """One class or slice: its value with a 95 % interval, and their places in the plot.
 
-    measured: ClassMeasurements
+    `is_cut_low` and `is_cut_high` say that the interval goes on beyond the plot. `judged` is what the
+    verdict says of this class alone, where it says something.
+    """
+
+    name: str
+    n: int
+    right: int
+    fixed: int | None
+    broken: int | None
     point: float
     low: float
     high: float
-    point_at: float
-    low_at: float
-    high_at: float
+    floor: float | None = None
+    judged: Outcome | None = None
+    point_at: float = 0.0
+    low_at: float = 0.0
+    high_at: float = 0.0
+    floor_at: float | None = None
+    is_cut_low: bool = False
+    is_cut_high: bool = False
+
+    @property
+    def share(self) -> float:
+        """The candidate's share of right answers, 0 where there are no photos."""
+        return self.right / self.n if self.n else 0.0
 
 
 @dataclass(frozen=True)
 class ForestPlot:
-    """The classes from worst to best on one axis from `start` to `end`.
+    """Rows from worst to best on one axis from `start` to `end`.
 
-    With a champion the values are gains of recall and the line stands at none; without one they are
-    recalls and the line stands at the overall accuracy. `hidden` classes in the middle are left out.
+    With a champion the values are gains and the line stands at none; without one they are shares of
+    right answers and the line stands at the accuracy over all photos. `margin` is the loss that the
+    policy accepts, `floor` what it demands of every row alike. `hidden` rows are left out, and
+    so are those of `unseen`, the names without a photo.
     """
 
+    title: str
     rows: tuple[ForestRow, ...]
     start: float
     end: float
     line_at: float
     is_gain: bool
     hidden: int
+    margin: float | None = None
+    margin_at: float | None = None
+    floor: float | None = None
+    unseen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Counts [true class, answered class]; `largest` is the greatest absolute count, at least 1."""
+def class_forest(report: Report, *, policy: Policy, verdict: Verdict) -> ForestPlot:
+    """Return the classes' gains of recall over the champion, or their recalls when there is none."""
+    rule = policy.per_class
+    judged = _worst_outcomes((reason.label, reason.outcome) for reason in verdict.reasons)
+    rows = [
+        replace(
+            _row(measured.label, measured, measured.recall_interval),
+            floor=None if rule is None else rule.floor_of(measured.label),
+            judged=judged.get(measured.label),
+        )
+        for measured in report.classes
+    ]
+    seen = shown = _worst_first(rows)
+    if len(shown) > MAX_FOREST_ROWS:
+        shown = shown[: 2 * MAX_FOREST_ROWS // 3] + shown[-(MAX_FOREST_ROWS // 3) :]
+    plot = _plot(
+        "class", shown, report=report, margin=None if rule is None else rule.margin, hidden=len(seen) - len(shown)
+    )
+    return replace(plot, unseen=tuple(row.name for row in rows if not row.n))
 
-    title: str
-    counts: NDArray[np.int64]
-    is_difference: bool
 
-    @property
-    def largest(self) -> int:
-        """What the darkest cell stands for."""
-        return max(1, int(np.abs(self.counts).max()))
+def slice_forests(report: Report, *, policy: Policy, verdict: Verdict) -> tuple[ForestPlot, ...]:
+    """Return one plot for each slice column, in the report's order."""
+    margin, floor = (
+        (None, None) if policy.per_slice is None else (policy.per_slice.margin, policy.per_slice.accuracy_floor)
+    )
+    judged = _worst_outcomes((reason.slice, reason.outcome) for reason in verdict.reasons)
+    columns: dict[str, list[ForestRow]] = {}
+    for measured in report.slices:
+        row = _row(measured.value, measured, measured.accuracy_interval)
+        said = judged.get(f"{measured.column} = {measured.value}")
+        columns.setdefault(measured.column, []).append(replace(row, floor=floor, judged=said))
+    return tuple(
+        _plot(
+            column,
+            _worst_first(rows)[:MAX_SLICE_ROWS],
+            report=report,
+            margin=margin,
+            hidden=max(0, len([row for row in rows if row.n]) - MAX_SLICE_ROWS),
+        )
+        for column, rows in list(columns.items())[:MAX_SLICE_COLUMNS]
+    )
 
 
-def forest_plot(report: Report) -> ForestPlot:
-    """Return the classes' gains over the champion, or their recalls when there is none."""
+def _worst_outcomes(said: Iterable[tuple[str | None, Outcome]]) -> Mapping[str, Outcome]:
+    """Return the worst of what the reasons about each single class or slice say."""
+    order: tuple[Outcome, ...] = ("better", "cannot tell", "not better")
+    worst: dict[str, Outcome] = {}
+    for name, outcome in said:
+        if name is not None:
+            worst[name] = max(worst.get(name, "better"), outcome, key=order.index)
+    return worst
+
+
+def _row(name: str, measured: ClassMeasurements | SliceMeasurements, interval: tuple[float, float]) -> ForestRow:
+    n, right, paired = measured.n, measured.candidate_right, measured.paired
+    if paired is None or measured.gain_interval is None:
+        point, (low, high) = right / n if n else 0.0, interval
+    else:
+        point, (low, high) = paired.gain, measured.gain_interval
+    return ForestRow(
+        name=name,
+        n=n,
+        right=right,
+        fixed=None if paired is None else paired.candidate_only,
+        broken=None if paired is None else paired.champion_only,
+        point=point,
+        low=low,
+        high=high,
+    )
+
+
+def _worst_first(rows: Sequence[ForestRow]) -> list[ForestRow]:
+    """Return the rows that have photos by value; of equal ones first those whose interval is less favourable."""
+    return sorted((row for row in rows if row.n), key=lambda row: (row.point, row.high, row.name))
+
+
+def _plot(title: str, rows: Sequence[ForestRow], *, report: Report, margin: float | None, hidden: int) -> ForestPlot:
     is_gain = report.paired is not None
-    values = [_gain(row) if is_gain else _recall(row) for row in report.classes]
-    reach = max([0.01, *(abs(edge) for value in values for edge in value)])
-    start, end = (-reach, reach) if is_gain else (0.0, 1.0)
+    if is_gain:
+        extents = [max(abs(row.low), abs(row.high)) for row in rows] or [1.0]
+        usual = max(float(np.percentile(extents, _USUAL)), 1.5 * (margin or 0.0))
+        end = next((reach for reach in _REACHES if reach >= usual), 1.0)
+        start, line = -end, 0.0
+    else:
+        usual = float(np.percentile([row.low for row in rows] or [0.0], 100 - _USUAL))
+        usual = min([usual, report.candidate_accuracy, *(row.floor for row in rows if row.floor is not None)])
+        start, end, line = next((start for start in _STARTS if start <= usual), 0.0), 1.0, report.candidate_accuracy
 
     def at(value: float) -> float:
-        return round(100 * (value - start) / (end - start), 2)
+        return round(100 * (min(max(value, start), end) - start) / (end - start), 2)
 
-    rows = (
-        ForestRow(
-            measured=measured,
-            point=point,
-            low=low,
-            high=high,
-            point_at=at(point),
-            low_at=at(low),
-            high_at=at(high),
-        )
-        for measured, (point, low, high) in zip(report.classes, values, strict=True)
+    return ForestPlot(
+        title=title,
+        rows=tuple(
+            replace(
+                row,
+                point_at=at(row.point),
+                low_at=at(row.low),
+                high_at=at(row.high),
+                floor_at=None if is_gain or row.floor is None else at(row.floor),
+                is_cut_low=row.low < start,
+                is_cut_high=row.high > end,
+            )
+            for row in rows
+        ),
+        start=start,
+        end=end,
+        line_at=at(line),
+        is_gain=is_gain,
+        hidden=hidden,
+        margin=margin if is_gain else None,
+        margin_at=at(-margin) if is_gain and margin is not None else None,
+        floor=rows[0].floor if len({row.floor for row in rows}) == 1 else None,
     )
-    line = 0.0 if is_gain else report.candidate_accuracy
-    worst_first = sorted(rows, key=lambda row: row.point)
-    hidden = max(0, len(worst_first) - MAX_FOREST_ROWS)
-    if hidden:
-        worst, best = 2 * MAX_FOREST_ROWS // 3, MAX_FOREST_ROWS // 3
-        worst_first = worst_first[:worst] + worst_first[-best:]
-    return ForestPlot(rows=tuple(worst_first), start=start, end=end, line_at=at(line), is_gain=is_gain, hidden=hidden)
-
-
-def confusion_matrices(report: Report) -> tuple[Matrix, ...]:
-    """Return the matrices to draw, the difference first; none when there are too many classes."""
-    if len(report.labels) > MAX_MATRIX_CLASSES:
-        return ()
-    candidate = _answered(report.candidate)
-    matrices = [Matrix(title="Candidate", counts=candidate, is_difference=False)]
-    if report.champion is not None:
-        champion = _answered(report.champion)
-        matrices.append(Matrix(title="Champion", counts=champion, is_difference=False))
-        difference = Matrix(title="Candidate minus champion", counts=candidate - champion, is_difference=True)
-        matrices.insert(0, difference)
-    return tuple(matrices)
-
-
-def _answered(model: ModelMeasurements) -> NDArray[np.int64]:
-    return np.array(model.confusion, dtype=np.int64)[:, :-1]
-
-
-def _gain(row: ClassMeasurements) -> tuple[float, float, float]:
-    assert row.paired is not None, "a report with a champion has paired counts for each class"
-    assert row.gain_interval is not None, "and their interval"
-    return (row.paired.gain, *row.gain_interval)
-
-
-def _recall(row: ClassMeasurements) -> tuple[float, float, float]:
-    return (row.candidate_right / row.n if row.n else 0.0, *row.recall_interval)

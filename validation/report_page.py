@@ -1,44 +1,92 @@
 """The report as one HTML page for people: it opens from disk, needs no network and no script.
 
 Its place in the flow: validate.py writes it beside report.json; whoever approves reads it first.
-Figures come from the report and the verdict, photos from the holdout.
+Figures come from the report and the verdict, photos from the holdout, lines to hold from the policy.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
-from PIL import Image
 
-from artifact_sync.errors import PhotoError
-from artifact_sync.records import InputContract
-from validation.holdout import Holdout, HoldoutItem, PhotoDecoder
+from validation import report_charts
+from validation.holdout import Holdout, PhotoDecoder
 from validation.policy import Policy
-from validation.report import ChangedPhoto, Report
-from validation.report_figures import confusion_matrices, forest_plot
+from validation.report import ChangedPhoto, NearDuplicate, Report, SuspectLabel
+from validation.report_figures import class_forest, slice_forests
+from validation.report_limits import limit_rows
+from validation.report_matrices import (
+    MAX_PICTURE_CLASSES,
+    MAX_TABLE_CLASSES,
+    changed_confusions,
+    confusion_matrices,
+    draw,
+    frequent_confusions,
+)
+from validation.report_metrics import metric_rows
+from validation.report_summary import deciding, drawn_tries, needed_labels, reason_groups, sentence, suspects_sentence
+from validation.report_text import bytes_text, counted, percent, plain, points, signed
+from validation.report_thumbnails import thumbnails
 from validation.verdict import Verdict
 
-MAX_THUMBNAILS = 18
-MAX_CONFUSIONS = 20
-_THUMBNAIL = InputContract(height=96, width=96, channels=3)
+__all__ = ["render_page", "sentence"]
+
+MAX_CHANGED = 18
+"""How many fixed and how many broken photos are shown; with the next two it bounds the page's size."""
+
+MAX_SUSPECTS = 12
+MAX_NEAR_DUPLICATES = 12
 
 
 @dataclass(frozen=True)
-class Thumbnail:
-    """A changed photo to look at; `url` is a data: URL, None when the photo could not be decoded."""
+class _Pictures:
+    """The photos that the page shows; `urls` has a data: URL for each that could be decoded."""
 
-    photo: ChangedPhoto
-    url: str | None
+    fixed: Sequence[ChangedPhoto]
+    broken: Sequence[ChangedPhoto]
+    suspects: Sequence[SuspectLabel]
+    near_duplicates: Sequence[NearDuplicate]
+    urls: dict[str, str]
 
 
 def render_page(report: Report, verdict: Verdict, *, policy: Policy, holdout: Holdout, decoder: PhotoDecoder) -> str:
     """Return the page as HTML; every text that came from outside is escaped."""
+    classes = len(report.labels)
+    matrices = confusion_matrices(report) if classes <= MAX_PICTURE_CLASSES else ()
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=verdict,
+            policy=policy,
+            sentence=sentence(report, verdict),
+            deciding=deciding(report, verdict),
+            tries=drawn_tries(verdict),
+            needed=needed_labels(verdict),
+            groups=reason_groups(verdict),
+            pictures=_pictures(report, holdout=holdout, decoder=decoder),
+            holdout_photos=len(holdout.record.items),
+            metrics=metric_rows(report, policy=policy),
+            class_forest=class_forest(report, policy=policy, verdict=verdict),
+            slice_forests=slice_forests(report, policy=policy, verdict=verdict),
+            matrices=matrices if classes <= MAX_TABLE_CLASSES else (),
+            matrix_pictures=[draw(matrix) for matrix in matrices] if classes > MAX_TABLE_CLASSES else (),
+            frequent=frequent_confusions(report),
+            changed=changed_confusions(report),
+            calibration=report_charts.calibration_chart(report),
+            risk=report_charts.risk_chart(report),
+            limits=limit_rows(report, policy=policy),
+            suspects_sentence=suspects_sentence(report, verdict, policy=policy),
+            square={"left": report_charts.LEFT, "top": report_charts.TOP, "size": report_charts.SIZE},
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("validation"),
         autoescape=True,
@@ -46,69 +94,15 @@ def render_page(report: Report, verdict: Verdict, *, policy: Policy, holdout: Ho
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = lambda value, digits=4: f"{value:+.{digits}f}"
-    return environment.get_template("report.html").render(
-        report=report,
-        verdict=verdict,
-        policy=policy,
-        sentence=sentence(report, verdict),
-        fixed=thumbnails(report.fixed, holdout=holdout, decoder=decoder),
-        broken=thumbnails(report.broken, holdout=holdout, decoder=decoder),
-        forest=forest_plot(report),
-        matrices=confusion_matrices(report),
-        confusions=_confusions(report),
-    )
+    filters = (plain, percent, points, signed, bytes_text, counted)
+    environment.filters.update({function.__name__: function for function in filters})
+    return environment
 
 
-def sentence(report: Report, verdict: Verdict) -> str:
-    """Return the verdict in one sentence."""
-    if report.paired is None or report.champion_reference is None:
-        subject = f"Run {report.run_id}, a first model, answers {report.candidate_accuracy:.1%} of the photos rightly"
-        endings = {
-            "better": "and keeps every floor and limit of the policy.",
-            "not better": "and does not keep what the policy demands.",
-            "cannot tell": "but there are too few labels to say whether it keeps what the policy demands.",
-        }
-        return f"{subject} {endings[verdict.outcome]}"
-    subject, rival = f"Run {report.run_id}", f"version {report.champion_reference.version}"
-    figures = f"{report.candidate_accuracy:.1%} right against {report.champion_accuracy:.1%}"
-    return {
-        "better": f"{subject} is shown to be better than {rival}: {figures}.",
-        "not better": f"{subject} is not better than {rival} in all that the policy demands: {figures}.",
-        "cannot tell": f"These photos do not tell whether {subject} is better than {rival}: {figures}.",
-    }[verdict.outcome]
-
-
-def thumbnails(
-    photos: Sequence[ChangedPhoto], *, holdout: Holdout, decoder: PhotoDecoder, limit: int = MAX_THUMBNAILS
-) -> tuple[Thumbnail, ...]:
-    """Return the first `limit` photos, small and freshly encoded: no original byte gets into the page."""
-    items = {item.sha256: item for item in holdout.record.items}
-    shown = [photo for photo in photos if photo.sha256 in items][:limit]
-    decoded = decoder.decode_many(_read(holdout, [items[photo.sha256] for photo in shown]), _THUMBNAIL)
-    return tuple(
-        Thumbnail(photo=photo, url=None if isinstance(pixels, PhotoError) else _data_url(pixels))
-        for photo, pixels in zip(shown, decoded, strict=True)
-    )
-
-
-def _confusions(report: Report) -> list[tuple[int, str, str]]:
-    """Return the candidate's most frequent confusions as (count, true label, answer)."""
-    found = [
-        (count, report.labels[truth], report.labels[answer])
-        for truth, row in enumerate(report.candidate.confusion)
-        for answer, count in enumerate(row[:-1])
-        if count and truth != answer
-    ]
-    return sorted(found, reverse=True)[:MAX_CONFUSIONS]
-
-
-def _read(holdout: Holdout, items: Sequence[HoldoutItem]) -> Iterator[bytes]:
-    for item in items:
-        yield holdout.read_photo(item)
-
-
-def _data_url(pixels: NDArray[np.uint8]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+def _pictures(report: Report, *, holdout: Holdout, decoder: PhotoDecoder) -> _Pictures:
+    fixed, broken = report.fixed[:MAX_CHANGED], report.broken[:MAX_CHANGED]
+    suspects = report.suspects[:MAX_SUSPECTS]
+    duplicates = sorted(report.near_duplicates or (), key=lambda one: (one.distance, one.sha256))[:MAX_NEAR_DUPLICATES]
+    changed = (photo.sha256 for photo in (*fixed, *broken))
+    shown = chain(changed, (suspect.sha256 for suspect in suspects), (twin.sha256 for twin in duplicates))
+    return _Pictures(fixed, broken, suspects, duplicates, urls=thumbnails(shown, holdout=holdout, decoder=decoder))
