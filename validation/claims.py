@@ -101,8 +101,7 @@ class Question:
         alpha: the level of each check on the shown photos.
         level: the level at which the labels that are asked for are to decide.
         power: the probability with which they are to find what is there.
-        sealed: the sizes of the sealed part, to which those labels would come; None when the shown
-            photos themselves decide.
+        sealed: the sizes of the sealed part, which decides; None when the shown photos themselves do.
     """
 
     alpha: float
@@ -116,11 +115,17 @@ class Question:
         return "photos" if self.sealed is None else "open photos"
 
     def more(self, needed: int | None, *, n: int, group: Group | None) -> int | None:
-        """Return how many labels are missing of `needed`, 0 when the sealed photos are as many; None for None."""
+        """Return how many labels to bring when it takes `needed`; None for None.
+
+        Sealed photos that were asked once cannot be sealed in another holdout, so a larger one takes
+        as many new labels as it has; 0 where the sealed photos are as many as it takes.
+        """
         if needed is None:
             return None
+        if self.sealed is not None:
+            return needed if needed > self.sealed.of(group) else 0
         # Where the shown photos decide, they were just seen to be too few, so it takes at least one.
-        return max(1, needed - n) if self.sealed is None else max(0, needed - self.sealed.of(group))
+        return max(1, needed - n)
 
     def missing(self, claim: Claim) -> tuple[int | None, str]:
         """Return how many labels would decide an open claim, and the words for it."""
@@ -129,4 +134,5 @@ class Question:
 
     def text(self, more: int | None, *, group: Group | None = None) -> str:
         """Return the words for that number."""
-        return labels_text(more, power=self.power, of=group.name if group else None)
+        of = group.name if group is not None else None
+        return labels_text(more, power=self.power, of=of, is_new=self.sealed is not None)

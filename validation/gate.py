@@ -53,7 +53,7 @@ class Preliminary:
         fixed: what the measurements say.
         sizes: what is too small to decide.
         without_suspects: the outcome of all these without the suspect open photos; None without such.
-        shortfall: the sealed labels that are missing to show what the open photos suggest.
+        shortfall: the sealed photos that it takes to show what the open photos suggest.
     """
 
     sampled: tuple[Finding, ...]
@@ -74,7 +74,7 @@ def preliminary(
     answers: Answers,
     *,
     policy: Policy,
-    next_level: float,
+    fresh_level: float,
 ) -> Preliminary:
     """Return what the measurements and the open photos say; of the sealed photos only their number is used.
 
@@ -82,13 +82,13 @@ def preliminary(
         report: the measurements.
         answers: to all photos that may be judged by, near duplicates left out.
         policy: the demands.
-        next_level: the level of the next try, for the number of labels that is asked for.
+        fresh_level: the level of the first try on a new holdout, for the number of labels that is asked for.
     """
     shown = answers.select(answers.is_open)
     sealed_items = [item for item in answers.items if not item.is_open]
     question = Question(
         alpha=policy.accuracy.alpha,
-        level=next_level,
+        level=fresh_level,
         power=policy.accuracy.power,
         sealed=judged_sizes(sealed_items, labels=answers.labels, policy=policy),
     )
@@ -270,7 +270,7 @@ def _unconfirmed(budget: BudgetUse, missing: Shortfall) -> Reason:
         outcome="cannot tell",
         statement=f"{photos_text(budget.sealed_photos, kind='sealed')} do not show that every check holds at level "
         f"{budget.level:.3g} ({_tries(budget)}). {missing.text}",
-        more_labels=missing.more or None,
+        more_labels=missing.labels or None,
     )
 
 

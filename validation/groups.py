@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from validation.answers import Answers
-from validation.holdout import HoldoutItem
+from validation.holdout_record import HoldoutItem
 from validation.metrics import predicted_classes
 from validation.policy import Policy
 from validation.statistics import PairedCounts

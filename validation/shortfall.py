@@ -1,4 +1,4 @@
-"""How many sealed labels are missing, when the sealed photos do not show that all checks hold.
+"""How many sealed photos it takes, when the sealed photos do not show that all checks hold.
 
 Its place in the flow: gate.py tells it with "cannot tell". It is reckoned from the open photos'
 estimates alone, so that it says nothing of the sealed ones but how many there are.
@@ -6,11 +6,11 @@ estimates alone, so that it says nothing of the sealed ones but how many there a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from validation.claims import Claim
-from validation.groups import Sizes
+from validation.groups import Group, Sizes
 from validation.metric_checks import MetricDemand
 
 _TOLD = 12
@@ -18,16 +18,17 @@ _TOLD = 12
 
 @dataclass(frozen=True)
 class Shortfall:
-    """The sealed labels that are missing to show what the open photos suggest.
+    """The sealed photos that it takes to show what the open photos suggest.
 
     Attributes:
-        more: how many in all, 0 if there are enough.
-        groups: how many of them must be of which class or slice, the most first.
+        labels: how many in all, 0 if there are enough. All of them are new labels: sealed photos that
+            were asked once cannot be sealed in another holdout.
+        groups: how many of them must be of which class or slice that has too few, the most first.
         undecidable: the checks that no affordable number of labels would decide.
         level, power: at which, and with which probability, they would decide.
     """
 
-    more: int
+    labels: int
     groups: tuple[tuple[str, int], ...]
     undecidable: tuple[str, ...]
     level: float
@@ -37,12 +38,12 @@ class Shortfall:
     def text(self) -> str:
         """One or two sentences about it."""
         said = []
-        if self.more:
-            listed = ", ".join(f"{more:,} of {name}" for name, more in self.groups[:_TOLD])
+        if self.labels:
+            listed = ", ".join(f"{needed:,} of {name}" for name, needed in self.groups[:_TOLD])
             among = f" ({listed}{' …' if self.groups[_TOLD:] else ''})" if listed else ""
             said.append(
-                f"About {self.more:,} more sealed labels{among} would decide with {self.power:.0%} power at level "
-                f"{self.level:.3g}, judged by the open photos."
+                f"Judged by the open photos, a new holdout with about {self.labels:,} sealed photos{among} would "
+                f"decide with {self.power:.0%} power at level {self.level:.3g}."
             )
         if self.undecidable:
             listed = ", ".join(self.undecidable[:_TOLD]) + (" …" if self.undecidable[_TOLD:] else "")
@@ -58,7 +59,7 @@ class Shortfall:
 def shortfall(
     claims: Iterable[Claim], demands: Iterable[MetricDemand], *, sealed: Sizes, level: float, power: float
 ) -> Shortfall:
-    """Return what is missing to show all claims and demands, each with probability `power`, at `level`.
+    """Return what it takes to show all claims and demands, each with probability `power`, at `level`.
 
     Args:
         claims: made of the open photos; those about groups without an open photo are left out.
@@ -67,34 +68,28 @@ def shortfall(
         level: of the try that is to decide.
         power: the probability of finding what is there.
     """
-    needs = [(_name(claim), claim, claim.labels_needed(level, power)) for claim in claims if claim.n]
-    metrics = [(demand.check, demand.labels_needed(level, power)) for demand in demands]
-    of_all = [needed for _, claim, needed in needs if claim.group is None and needed is not None]
-    of_all += [needed for _, needed in metrics if needed is not None]
-    groups = _of_groups([(claim, needed) for _, claim, needed in needs if needed is not None], sealed)
-    sums: dict[str | None, int] = {}
-    for (column, _), more in groups.items():
-        sums[column] = sums.get(column, 0) + more
-    # The labels of classes and of each slice column are the same photos, looked at in another way.
-    more_in_all = max([0, *(needed - sealed.photos for needed in of_all), *sums.values()])
+    needs = [(_name(claim), claim.group, claim.labels_needed(level, power)) for claim in claims if claim.n]
+    needs += [(demand.check, None, demand.labels_needed(level, power)) for demand in demands]
+    wanted: dict[Group | None, int] = {}
+    for _, group, needed in needs:
+        wanted[group] = max(wanted.get(group, 0), needed or 0)
+    too_few = {group: needed for group, needed in wanted.items() if needed > sealed.of(group)}
     return Shortfall(
-        more=more_in_all,
-        groups=tuple(sorted(((name, more) for (_, name), more in groups.items()), key=lambda entry: -entry[1])),
-        undecidable=tuple(name for name, needed in [(n, w) for n, _, w in needs] + metrics if needed is None),
+        labels=_in_all(wanted) if too_few else 0,
+        groups=tuple(sorted(((group.name, needed) for group, needed in too_few.items() if group), key=lambda e: -e[1])),
+        undecidable=tuple(name for name, _, needed in needs if needed is None),
         level=level,
         power=power,
     )
 
 
-def _of_groups(needs: Sequence[tuple[Claim, int]], sealed: Sizes) -> dict[tuple[str | None, str], int]:
-    """Return the labels missing in each group that misses any, by (column, name)."""
-    missing: dict[tuple[str | None, str], int] = {}
-    for claim, needed in needs:
-        group = claim.group
-        if group is not None and needed > sealed.of(group):
-            key = (group.column, group.name)
-            missing[key] = max(missing.get(key, 0), needed - sealed.of(group))
-    return missing
+def _in_all(wanted: Mapping[Group | None, int]) -> int:
+    """Return how many photos hold as many of each group; those of classes and of a slice column are the same photos."""
+    sums: dict[str | None, int] = {}
+    for group, needed in wanted.items():
+        if group is not None:
+            sums[group.column] = sums.get(group.column, 0) + needed
+    return max([wanted.get(None, 0), *sums.values()])
 
 
 def _name(claim: Claim) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from validation.groups import Group, Sizes, judged_sizes
-from validation.holdout import HoldoutItem
+from validation.holdout_record import HoldoutItem
 from validation.policy import Policy
 from validation.verdict import Reason
 from validation.wording import photos_text

@@ -28,8 +28,8 @@ class Reason(FrozenModel):
     """One check of the policy: its name, what it says of the candidate, and the sentence with its figures.
 
     `label` names the class for a check of one class, `slice` the slice ("device = phone") for a check
-    of one slice. `more_labels` is the number of further labelled photos (of that class or slice)
-    that would decide with the policy's power; None when no number would or none is needed.
+    of one slice. `more_labels` is the number of labels to bring (of that class or slice) that would
+    decide with the policy's power; None when no number would or none is needed.
     """
 
     check: str

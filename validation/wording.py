@@ -13,8 +13,8 @@ def p_value_text(p_value: float) -> str:
     return f"p < {_SMALLEST_SHOWN:.4f}" if p_value < _SMALLEST_SHOWN else f"p = {p_value:.4f}"
 
 
-def labels_text(more: int | None, *, power: float, of: str | None = None) -> str:
-    """Return how many more labels (of a class or slice) decide with `power`.
+def labels_text(more: int | None, *, power: float, of: str | None = None, is_new: bool = False) -> str:
+    """Return how many more labels (of a class or slice), or how many in a new holdout, decide with `power`.
 
     None stands for "no number would", 0 for "the sealed photos are as many as it takes".
     """
@@ -22,8 +22,12 @@ def labels_text(more: int | None, *, power: float, of: str | None = None) -> str
         return "no affordable number of labels would decide, the difference seems to lie on the line itself"
     if more == 0:
         return f"the sealed photos are enough to decide with {power:.0%} power"
-    noun = "label" if more == 1 else "labels"
-    return f"about {more:,} more {noun}{f' of {of}' if of else ''} would decide with {power:.0%} power"
+    of_group = f" of {of}" if of else ""
+    if is_new:
+        return (
+            f"a new holdout with about {photos_text(more, kind='sealed')}{of_group} would decide with {power:.0%} power"
+        )
+    return f"about {more:,} more {'label' if more == 1 else 'labels'}{of_group} would decide with {power:.0%} power"
 
 
 def photos_text(n: int, *, kind: str = "") -> str:

@@ -19,7 +19,7 @@ from artifact_sync.records import InputContract, Lineage
 from serving.photo import decode_photo
 from validation.answers import Answers
 from validation.comparison import compare_counts, measurements_of
-from validation.holdout import HoldoutItem
+from validation.holdout_record import HoldoutItem
 from validation.policy import Policy
 from validation.protos import saved_model_pb2 as pb
 from validation.report import LatencyMs, ModelMeasurements, Report

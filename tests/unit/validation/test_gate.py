@@ -264,7 +264,7 @@ def parted(make_answers: MakeAnswers) -> Callable[..., Answers]:
 def known(make_report: MakeReport, paired_right: Paired) -> Callable[..., tuple[Report, Preliminary]]:
     def build(answers: Answers, policy: Policy, **changes: Any) -> tuple[Report, Preliminary]:
         report = make_report(*paired_right(100, fixed=6, broken=3), **changes)
-        return report, preliminary(report, answers, policy=policy, next_level=0.0222)
+        return report, preliminary(report, answers, policy=policy, fresh_level=0.0222)
 
     return build
 
@@ -305,7 +305,9 @@ class TestDecide:
         assert verdict.outcome == "cannot tell"
         reason = only(verdict.reasons, SEALED_CHECK)
         assert reason.more_labels is not None
-        assert f"About {reason.more_labels:,} more sealed labels would decide with 80% power" in reason.statement
+        assert (
+            f"a new holdout with about {reason.more_labels:,} sealed photos would decide with 80%" in reason.statement
+        )
         assert only(verdict.reasons, "accuracy, superiority").more_labels == reason.more_labels
 
     def test_the_verdict_says_the_same_whatever_the_sealed_photos_are(

@@ -18,7 +18,7 @@ MakeReport = Callable[..., Report]
 
 
 def missing(answers: Answers, policy: Policy, report: Report, *, level: float = 0.02) -> Shortfall:
-    return preliminary(report, answers, policy=policy, next_level=level).shortfall
+    return preliminary(report, answers, policy=policy, fresh_level=level).shortfall
 
 
 def found_by(n: int, policy: Policy, make_answers: MakeAnswers, *, gain: float, level: float) -> float:
@@ -50,12 +50,12 @@ def test_with_as_many_labels_the_gate_decides_as_often_as_the_power_says(
     report = make_report(np.ones(50, dtype=bool), np.ones(50, dtype=bool))
     policy = make_policy()
     asked = missing(open_sample(make_answers, fixed=75, broken=25), policy, report)
-    share = found_by(100 + asked.more, policy, make_answers, gain=0.05, level=0.02)
+    share = found_by(asked.labels, policy, make_answers, gain=0.05, level=0.02)
     # Three standard errors of 150 draws at 0.8 are 0.1.
     assert abs(share - 0.8) < 0.1
     policy = make_policy(test="non-inferiority", margin=0.06)
     asked = missing(open_sample(make_answers, fixed=50, broken=50), policy, report)
-    share = found_by(100 + asked.more, policy, make_answers, gain=0.0, level=0.02)
+    share = found_by(asked.labels, policy, make_answers, gain=0.0, level=0.02)
     assert abs(share - 0.8) < 0.1
 
 
@@ -72,10 +72,10 @@ def test_labels_of_classes_and_slices_are_named_and_photos_not_counted_twice(
     of_classes = missing(answers, make_policy(per_class=classes, smallest_gain=0.2), report)
     names = dict(of_classes.groups)
     assert set(names) == {"cat", "dog"}
-    assert of_classes.more == sum(names.values())
+    assert of_classes.labels == sum(names.values())
     assert f"({names['cat']:,} of cat, {names['dog']:,} of dog)" in of_classes.text
     together = missing(answers, make_policy(per_class=classes, smallest_gain=0.2, document=both), report)
-    assert together.more == of_classes.more, "the labels of classes serve the slices too"
+    assert together.labels == of_classes.labels, "the labels of classes serve the slices too"
 
 
 def test_a_class_on_its_line_is_named_as_undecidable(
@@ -95,7 +95,7 @@ def test_enough_sealed_photos_are_said_to_be_enough(
 ) -> None:
     report = make_report(np.ones(50, dtype=bool), np.ones(50, dtype=bool))
     found = missing(open_sample(make_answers, fixed=75, broken=25, sealed=5000), make_policy(), report)
-    assert (found.more, found.undecidable) == (0, ())
+    assert (found.labels, found.undecidable) == (0, ())
     assert found.text.startswith("They are enough to show, with 80% power at level 0.02")
 
 
