@@ -12,6 +12,7 @@ from artifact_sync.trust.roles import Expiries
 from validation.approval import ApprovalTerms, approve
 from validation.approval_records import Proposal, SignedApproval
 from validation.promote import Beside
+from validation.verdict import ChampionReference, Verdict
 
 
 def test_an_approval_binds_a_person_to_everything_that_was_judged(site) -> None:
@@ -218,3 +219,127 @@ def test_a_bucket_that_is_not_to_be_believed_stops_the_approver(site) -> None:
     site.registry.replace_timestamp(b"{}")
     with pytest.raises(TrustError):
         site.approve(site.run("run-a"))
+
+
+def test_an_approval_expires_and_its_approver_may_look_again(site) -> None:
+    run = site.run("run-a")
+    first = site.approve(run, terms=ApprovalTerms(days=3))
+    assert first.approval.expires_at == site.now + timedelta(days=3)
+    later = site.now + timedelta(days=3)
+    assert site.standing(run, now=later - timedelta(seconds=1)).approvals == (first,)
+    standing = site.standing(run, now=later)
+    assert (standing.approvals, standing.missing) == ((), ("alice", "bob"))
+    assert "it expired on" in standing.refused[0]
+    with pytest.raises(RefusedError, match=r"has 0 of 1 approvals .* it expired on .*; alice may approve again"):
+        site.promote(run, now=later)
+    second = site.approve(run, now=later)
+    assert site.standing(run, now=later).approvals == (second,)
+
+
+def test_an_approval_of_a_published_version_expires_no_more(site) -> None:
+    site.promote(site.approved_run("run-a"))
+    run = site.approved_run("run-b")
+    site.promote(run, beside=Beside("canary", 5))
+    assert site.promote(run, now=site.now + timedelta(days=40)).release.stable == 2
+
+
+def test_an_approval_that_is_dated_in_the_future_does_not_count(site) -> None:
+    run = site.run("run-a")
+    site.approve(run, now=site.now + timedelta(minutes=9))
+    assert site.standing(run).is_met
+    other = site.run("run-b")
+    site.approve(other, now=site.now + timedelta(minutes=11))
+    assert "which is yet to come; compare the clocks" in site.standing(other).refused[0]
+
+
+@pytest.mark.parametrize("page", [None, "<p>a report of yesterday</p>"])
+def test_without_the_page_that_shows_this_report_nobody_approves(site, page: str | None) -> None:
+    run = site.run("run-a")
+    run.report_html.unlink() if page is None else run.report_html.write_text(page)
+    problem = "is missing" if page is None else "shows another report than [0-9a-f]{64}"
+    with pytest.raises(IntegrityError, match=rf"report\.html {problem}.*liftgate validate run-a"):
+        site.approve(run)
+    run.report_json.unlink()
+    with pytest.raises(IntegrityError, match=r"report\.json is not what the verdict was made of .*file is missing"):
+        site.approve(run)
+
+
+def test_an_approval_counts_for_the_page_that_was_looked_at(site) -> None:
+    run = site.approved_run("run-a")
+    run.report_html.write_text(run.report_html.read_text() + "<p>and more</p>")
+    assert "was given to something else (page differ)" in site.standing(run).refused[0]
+    with pytest.raises(RefusedError, match="has 0 of 1 approvals"):
+        site.promote(run)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "candidate_manifest_sha256",
+        "champion",
+        "holdout_sha256",
+        "policy_sha256",
+        "report_sha256",
+        "page_sha256",
+        "ledger_number",
+        "ledger_sha256",
+        "verdict_sha256",
+        "version_sha256",
+        "targets_sha256",
+        "version",
+        "run_id",
+        "model",
+    ],
+)
+def test_an_approval_counts_for_just_the_evidence_that_it_names(site, field: str) -> None:
+    """The approver's own key signs a statement about something else beside the right list of versions."""
+    run = site.run("run-a")
+    signed = site.approve(run)
+    key = site.keys["alice"]
+    other = {
+        "champion": ChampionReference(release=1, version=1, manifest_sha256="0" * 64),
+        "ledger_number": 9,
+        "version": 9,
+        "run_id": "run-z",
+        "model": "other",
+    }
+    statement = signed.approval.model_copy(update={field: other.get(field, "0" * 64)})
+    (path,) = run.approvals.glob("alice.*")
+    changed = signed.model_copy(update={"approval": statement, "statement_signature": key.sign(statement.to_json())})
+    path.write_bytes(changed.to_json())
+    standing = site.standing(run)
+    assert standing.approvals == ()
+    assert f"was given to something else ({field.removesuffix('_sha256')} differ)" in standing.refused[0]
+
+
+def test_a_verdict_that_asked_no_sealed_photos_is_not_approved(site) -> None:
+    run = site.run("run-a")
+    verdict = Verdict.from_json(run.verdict_json.read_bytes())
+    run.verdict_json.write_bytes(verdict.model_copy(update={"budget": None}).to_json())
+    with pytest.raises(RefusedError, match=r"'better' without an answer of the sealed photos"):
+        site.approve(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"number": 2}, "the ledger in the bucket has no such try"),
+        ({"entry_sha256": "0" * 64}, "the ledger has [0-9a-f]{64} there"),
+    ],
+)
+def test_a_verdict_that_a_trainer_wrote_is_not_in_the_ledger(site, change, problem: str) -> None:
+    run = site.run("run-a")
+    verdict = Verdict.from_json(run.verdict_json.read_bytes())
+    budget = verdict.budget.model_copy(update=change)
+    run.verdict_json.write_bytes(verdict.model_copy(update={"budget": budget}).to_json())
+    with pytest.raises(IntegrityError, match=problem):
+        site.approve(run)
+
+
+def test_a_verdict_cannot_borrow_another_candidates_try(site) -> None:
+    run, other = site.run("run-a"), site.run("run-b")
+    verdict, lent = (Verdict.from_json(one.verdict_json.read_bytes()) for one in (run, other))
+    borrowed = {"budget": lent.budget, "holdout_sha256": lent.holdout_sha256}
+    run.verdict_json.write_bytes(verdict.model_copy(update=borrowed).to_json())
+    with pytest.raises(IntegrityError, match="that try was about another candidate, champion or policy"):
+        site.approve(run)
