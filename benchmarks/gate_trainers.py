@@ -135,31 +135,38 @@ class Boosting(Memorising):
     """Memorises what is shown; of the rest it lets earlier candidates vote, each with the weight of its verdict.
 
     The attack of Blum and Hardt (ICML 2015) on the leader board: every candidate that looked good by luck
-    tells a little about the labels of the photos that decided. Two probes, then a vote of all.
+    tells a little about the labels of the photos that decided. Two probes, then a vote of all probes.
     """
 
     name = "adaptive, boosting"
 
     def __init__(self, photos: Photos, random: np.random.Generator) -> None:
         super().__init__(photos, random)
-        self.votes = np.zeros(len(photos.hard))
+        self.probes: list[Mask] = []
+        self.scores: list[float] = []
         self.turn = 0
 
     def propose(self) -> Candidate:
         """Return the next candidate."""
         self.turn += 1
         answer = self._guessing()
-        if self.turn % 3 == 0:
-            answer = np.where(self.photos.hard & (self.votes != 0), self.votes > 0, answer)
+        if self._votes:
+            # What a probe says counts by how much better than the other probes it looked.
+            weights = np.array(self.scores) - np.mean(self.scores)
+            votes = weights @ (2.0 * np.array(self.probes) - 1.0)
+            answer = np.where(self.photos.hard & (votes != 0), votes > 0, answer)
         return Candidate(np.where(self.known, self.photos.label, answer), 0.0)
 
     def learn(self, candidate: Candidate, feedback: Feedback) -> None:
         """Take in what the gate showed of the candidate."""
         super().learn(candidate, feedback)
-        # What the whole figure says, or where only a part is shown the one bit: a refusal is weak evidence against.
-        is_whole = bool(feedback.shown.all())
-        weight = feedback.figure if is_whole else 1.0 if feedback.is_promoted else -0.1
-        self.votes += weight * (2.0 * candidate.answer - 1.0)
+        if not self._votes:
+            self.probes.append(candidate.answer)
+            self.scores.append(feedback.figure if feedback.shown.all() else float(feedback.is_promoted))
+
+    @property
+    def _votes(self) -> bool:
+        return self.turn % 3 == 0
 
 
 class Improving(Boosting):
