@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.durable import fsync_directory, fsync_tree, write_durably
-from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, NotFoundError, PhotoError
+from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError, NotFoundError, PhotoError, RecordError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from validation.holdout_record import HoldoutItem, HoldoutRecord, PhotoDecoder
@@ -85,6 +85,7 @@ def freeze_holdout(
     open_share: float = DEFAULT_SHARE,
     open_from: Sequence[HoldoutRecord] = (),
     tell: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Holdout:
     """Copy the photos into a new folder that never changes again, and return it.
 
@@ -99,6 +100,7 @@ def freeze_holdout(
         open_share: of each label's photos, the part whose results reports may show.
         open_from: holdouts that people have looked at: their photos are open here.
         tell: told which photos look nearly the same and have different labels.
+        progress: told how many of how many photos have been looked at.
 
     Raises:
         InputError: photos are unreadable, have unknown labels, or are labelled in two ways (all are
@@ -112,7 +114,7 @@ def freeze_holdout(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=out_dir.parent))
     try:
-        items, look_alikes = stage(photos, labels=labels, directory=staging, decoder=decoder)
+        items, look_alikes = stage(photos, labels=labels, directory=staging, decoder=decoder, progress=progress)
         if tell is not None:
             tell_disputes(look_alikes, tell)
         items = split(items, share=open_share, look_alikes=look_alikes, open_from=open_from)
@@ -132,14 +134,21 @@ def load_holdout(directory: Path) -> Holdout:
 
     Raises:
         NotFoundError: there is none.
+        RecordError: its record is malformed, or from before photos were open or sealed.
         IntegrityError: photos are missing, added or changed; all are named.
     """
     try:
-        record = HoldoutRecord.from_json((directory / RECORD_NAME).read_bytes())
+        data = (directory / RECORD_NAME).read_bytes()
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no holdout in {directory}: {RECORD_NAME} is missing. Freeze one first."
         ) from None
+    if b'"schema":"liftgate.holdout/1"' in data:
+        raise RecordError(
+            f"The holdout {directory} is from before photos were open or sealed, and reports have shown the results on "
+            "all of them, so it can decide nothing more. Freeze a new one, with photos that no report has shown."
+        )
+    record = HoldoutRecord.from_json(data)
     holdout = Holdout(path=directory, record=record)
     differences = list(_differences(holdout))
     if differences:

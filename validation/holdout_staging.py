@@ -33,7 +33,12 @@ _LISTED = 20
 
 
 def stage(
-    photos: Iterable[LabelledPhoto], *, labels: Sequence[str], directory: Path, decoder: PhotoDecoder
+    photos: Iterable[LabelledPhoto],
+    *,
+    labels: Sequence[str],
+    directory: Path,
+    decoder: PhotoDecoder,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[tuple[HoldoutItem, ...], LookAlikes]:
     """Copy the photos into `directory`/photos and return them in order, with those among them that look alike.
 
@@ -59,7 +64,7 @@ def stage(
         elif known is item:
             (directory / "photos" / item.file_name).write_bytes(data)
     staged = tuple(items[digest] for digest in sorted(items))
-    hashes, refused = _looks(staged, photos=directory / "photos", decoder=decoder)
+    hashes, refused = _looks(staged, photos=directory / "photos", decoder=decoder, progress=progress)
     problems += refused
     if problems or not staged:
         raise InputError(f"Freezing refused, nothing was written: {listed(problems or ['there are no photos'])}.")
@@ -113,12 +118,20 @@ def listed(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_LISTED]) + (f"; and {hidden} more" if hidden > 0 else "")
 
 
-def _looks(items: Sequence[HoldoutItem], *, photos: Path, decoder: PhotoDecoder) -> tuple[list[bytes], list[str]]:
+def _looks(
+    items: Sequence[HoldoutItem],
+    *,
+    photos: Path,
+    decoder: PhotoDecoder,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[bytes], list[str]]:
     """Return each photo's perceptual hash, and what is said of those that cannot be decoded."""
     hashes: list[bytes] = []
     refused: list[str] = []
     decoded = decoder.decode_many(((photos / item.file_name).read_bytes() for item in items), _LOOK)
-    for item, pixels in zip(items, decoded, strict=True):
+    for done, (item, pixels) in enumerate(zip(items, decoded, strict=True), start=1):
+        if progress is not None:
+            progress(done, len(items))
         if isinstance(pixels, PhotoError):
             refused.append(f"{item.source} is refused ({pixels})")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from liftgate.progress import counting
 if TYPE_CHECKING:
     from artifact_sync.labelled_photo import LabelledPhoto
     from artifact_sync.records import InputContract
+    from validation.holdout import HoldoutItem
 
 _SIZE = re.compile(r"^(?P<height>\d+)x(?P<width>\d+)x(?P<channels>[13])$")
 
@@ -58,6 +59,7 @@ def build(
 
     Photos of the holdout are kept out. Building again from the same photos finds the same dataset.
     """
+    from training_cluster.data_manifest import HashedDataManifest
     from training_cluster.dataset import build_dataset
 
     site = Site.load(config_path)
@@ -73,6 +75,11 @@ def build(
             workers=site.settings.training.decode_workers,
             progress=progress,
             allowed_rejects=allow_rejects,
+        )
+    if not isinstance(manifest, HashedDataManifest):
+        say(
+            f"{target} was built before datasets held the looks of their photos, so near duplicates of the holdout "
+            "cannot be looked for. Build it into another folder to have them."
         )
     lines = [f"{manifest.count} examples in {len(manifest.shards)} shards of {size}: {target}"]
     lines += [f"  {label}: {count}" for label, count in manifest.example_counts.items()]
@@ -99,12 +106,36 @@ def build(
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The new holdout's folder; default: [validation] holdout_dir."
 )
+@click.option(
+    "--open-share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Of each label's photos, the part whose results reports show; the others decide.",
+)
+@click.option(
+    "--open-from",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="A holdout whose results people have seen: its photos are open in the new one; repeatable.",
+)
 @json_option
 @click.pass_obj
-def freeze(config_path: Path | None, sources: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Freeze photos that people labelled into a holdout, which never changes again."""
+def freeze(
+    config_path: Path | None,
+    sources: tuple[Path, ...],
+    out: Path | None,
+    open_share: float,
+    open_from: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Freeze photos that people labelled into a holdout, which never changes again.
+
+    Some photos of each label are open: reports show the results on them. The others are sealed: they
+    decide, and what they say is told as a verdict only. Photos that look nearly the same go to one side.
+    """
     from serving.decode_pool import DecodePool
-    from validation.holdout import freeze_holdout
+    from validation.holdout import freeze_holdout, load_holdout
 
     settings = Site.load(config_path).settings
     target = out or settings.validation.holdout_dir
@@ -112,11 +143,60 @@ def freeze(config_path: Path | None, sources: tuple[Path, ...], out: Path | None
         raise SettingsError("No place for the holdout: give --out, or set [validation] holdout_dir.")
     photos = read_photos(sources)
     labels = sorted({photo.label for photo in photos})
-    with DecodePool(workers=settings.validation.decode_workers) as decoder:
-        holdout = freeze_holdout(photos, labels=labels, out_dir=target, decoder=decoder)
-    count = len(holdout.record.items)
-    text = f"holdout {holdout.sha256}\n{count} photos of {len(labels)} classes in {target}"
-    print_result(text, {"sha256": holdout.sha256, "photos": count, "labels": labels}, as_json=as_json)
+    disputes: list[str] = []
+    with DecodePool(workers=settings.validation.decode_workers) as decoder, counting("photos") as progress:
+        holdout = freeze_holdout(
+            photos,
+            labels=labels,
+            out_dir=target,
+            decoder=decoder,
+            open_share=open_share,
+            open_from=[load_holdout(directory).record for directory in open_from],
+            tell=disputes.append,
+            progress=progress,
+        )
+    for dispute in disputes:
+        say(dispute)
+    classes, slices = _sides(holdout.record.items)
+    count, opened = len(holdout.record.items), sum(item.is_open for item in holdout.record.items)
+    lines = [
+        f"holdout {holdout.sha256}",
+        f"{count} photos of {len(labels)} classes in {target}: {opened} open, {count - opened} sealed",
+        *(f"  {label}: {_sides_text(classes[label])}" for label in labels),
+        *(
+            f"  {column} = {value}: {_sides_text(sides)}"
+            for column, values in slices.items()
+            for value, sides in values.items()
+        ),
+    ]
+    document = {
+        "sha256": holdout.sha256,
+        "photos": count,
+        "labels": labels,
+        "open": opened,
+        "sealed": count - opened,
+        "classes": classes,
+        "slices": slices,
+        "disputes": disputes,
+    }
+    print_result("\n".join(lines), document, as_json=as_json)
+
+
+def _sides(items: Iterable[HoldoutItem]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, dict[str, int]]]]:
+    """Return how many photos are open and sealed, by label, and by slice column and value."""
+    classes: dict[str, dict[str, int]] = {}
+    slices: dict[str, dict[str, dict[str, int]]] = {}
+    for item in items:
+        counted = [classes.setdefault(item.label, {"open": 0, "sealed": 0})]
+        for column, value in sorted(item.slices.items()):
+            counted.append(slices.setdefault(column, {}).setdefault(value, {"open": 0, "sealed": 0}))
+        for sides in counted:
+            sides["open" if item.is_open else "sealed"] += 1
+    return classes, {column: dict(sorted(values.items())) for column, values in sorted(slices.items())}
+
+
+def _sides_text(sides: Mapping[str, int]) -> str:
+    return f"{sides['open']} open, {sides['sealed']} sealed"
 
 
 def read_photos(sources: Sequence[Path]) -> list[LabelledPhoto]:

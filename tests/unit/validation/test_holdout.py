@@ -147,6 +147,25 @@ def test_a_folder_without_a_record_is_no_holdout(tmp_path: Path) -> None:
         load_holdout(tmp_path)
 
 
+def test_a_holdout_from_before_photos_had_sides_is_refused_with_what_to_do(frozen: Holdout) -> None:
+    text = frozen.record.to_json().replace(b"liftgate.holdout/2", b"liftgate.holdout/1")
+    (frozen.path / "holdout.json").write_bytes(text)
+    with pytest.raises(RecordError, match="with photos that no report has shown"):
+        load_holdout(frozen.path)
+
+
+def test_progress_is_told_for_each_photo(tmp_path: Path, photos: Photos, decoder: PhotoDecoder) -> None:
+    told: list[tuple[int, int]] = []
+    freeze_holdout(
+        photos(6),
+        labels=LABELS,
+        out_dir=tmp_path / "holdout",
+        decoder=decoder,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, 6) for done in range(1, 7)]
+
+
 def test_a_record_with_a_label_edited_by_hand_is_another_holdout(frozen: Holdout) -> None:
     record = frozen.path / "holdout.json"
     swapped = record.read_bytes().replace(b'"label":"cat"', b'"label":"dog"', 1)
