@@ -380,6 +380,22 @@ def test_a_version_that_was_listed_after_the_draft_is_not_lost(served) -> None:
     assert served.fresh_reader().refresh().latest_release().stable == 900_000
 
 
+def test_even_where_it_was_lost_naming_the_former_key_again_heals_it(served, monkeypatch) -> None:
+    view = served.publisher().view()
+    roles = replace(served.roles, break_glass=None)
+    change = draft_change(roles, model=served.model, now=served.now, view=view)
+    for name in ("root-1", "alice"):
+        change = sign_change(change, served.keys[name], view=view)
+    done = served.break_glass(served.other)
+    # As if both had happened between the look and the write.
+    monkeypatch.setattr("artifact_sync.trust.ceremony._check_emergencies_kept", lambda *_: None)
+    publish_rotation(change, served.reader(), [served.keys["releaser"]], view=view, now=served.now)
+    assert "which the approvers did not sign" in refusal(served)
+    served.rotate(served.keys["glass"])
+    assert served.fresh_reader().refresh().latest_release() == done.release
+    assert served.promote(served.approved_run("run-c")).version.version == 2
+
+
 def test_a_change_of_keys_cannot_smuggle_in_a_version(served) -> None:
     view = served.publisher().view()
     roles = replace(served.roles, break_glass=None)
