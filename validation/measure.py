@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from artifact_sync.clock import Clock
 from artifact_sync.errors import ModelServerError, RefusedError
 from artifact_sync.records import GoldenExamples, InputContract, Manifest
+from validation.answers import Answers
+from validation.comparison import compare_counts
 from validation.evaluate import Progress, Subject, answer_holdout, is_constant, measure_latency
 from validation.holdout import Holdout, PhotoDecoder
 from validation.metrics import calibration_error, confusion_matrix, log_loss, macro_f1, predicted_classes
 from validation.proportions import proportion_interval
-from validation.report import LatencyMs, ModelMeasurements, compare
+from validation.report import LatencyMs, ModelMeasurements
 from validation.settings import ValidationSettings
 from validation.smoke import SmokeServer, replay_golden_examples, throwaway_server
 
@@ -75,8 +77,16 @@ def measure(
         name: _measurements(model, loads[name], scores=scores[name], latency_ms=latencies[name], truth=holdout.truth)
         for name, model in models.items()
     }
+    answers = Answers(
+        labels=holdout.record.labels,
+        items=holdout.record.items,
+        truth=holdout.truth,
+        candidate=scores[CANDIDATE],
+        champion=scores.get(CHAMPION),
+    )
     return {
-        **compare(holdout, candidate=scores[CANDIDATE], champion=scores.get(CHAMPION)),
+        **compare_counts(answers),
+        "holdout_sha256": holdout.sha256,
         "candidate": measured[CANDIDATE],
         "champion": measured.get(CHAMPION),
     }

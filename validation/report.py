@@ -1,23 +1,19 @@
 """The measurements of one candidate, and of its champion on the same photos, as a record.
 
-Its place in the flow: validate.py fills it from evaluate.py's answers, gate.py judges it without
-looking at anything else, report_page.py shows it to people, and its digest stands in the verdict.
+Its place in the flow: measure.py fills it, with comparison.py's figures of the photos that may be
+shown; gate.py reads the measurements from it, report_page.py shows it to people, and its digest
+stands in the verdict.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from artifact_sync.canonical import FrozenModel, Record, Sha256, Timestamp
 from artifact_sync.records import Lineage, ModelName, RunId
-from validation.holdout import Holdout
-from validation.metrics import NO_ANSWER, predicted_classes
-from validation.proportions import proportion_interval
-from validation.statistics import Count, PairedCounts, difference_interval
+from validation.statistics import Count, PairedCounts
 from validation.verdict import ChampionReference
 
 Seconds = Annotated[float, Field(ge=0)]
@@ -226,85 +222,3 @@ class Report(Record):
     def champion_accuracy(self) -> float | None:
         """The champion's share of right answers."""
         return None if self.champion is None else self.champion.right / self.photos
-
-
-def compare(
-    holdout: Holdout, *, candidate: NDArray[np.float32], champion: NDArray[np.float32] | None
-) -> dict[str, object]:
-    """Return the report's fields that come from both models' scores [n, classes], in the holdout's order."""
-    truth = holdout.truth
-    candidate_answers = predicted_classes(candidate)
-    champion_answers = None if champion is None else predicted_classes(champion)
-    candidate_right = candidate_answers == truth
-    champion_right = None if champion_answers is None else champion_answers == truth
-    paired = None if champion_right is None else _count(candidate_right, champion_right)
-    return {
-        "labels": holdout.record.labels,
-        "photos": len(truth),
-        "holdout_sha256": holdout.sha256,
-        "paired": paired,
-        "gain_interval": None if paired is None else difference_interval(paired),
-        "classes": tuple(
-            _measure_class(label, truth == index, candidate_right, champion_right)
-            for index, label in enumerate(holdout.record.labels)
-        ),
-        "fixed": _changed(holdout, candidate_right, champion_right, candidate_answers, champion_answers, is_fixed=True),
-        "broken": _changed(
-            holdout, candidate_right, champion_right, candidate_answers, champion_answers, is_fixed=False
-        ),
-    }
-
-
-def _count(candidate_right: NDArray[np.bool_], champion_right: NDArray[np.bool_]) -> PairedCounts:
-    return PairedCounts(
-        n=len(candidate_right),
-        both_right=int((candidate_right & champion_right).sum()),
-        candidate_only=int((candidate_right & ~champion_right).sum()),
-        champion_only=int((~candidate_right & champion_right).sum()),
-    )
-
-
-def _measure_class(
-    label: str,
-    members: NDArray[np.bool_],
-    candidate_right: NDArray[np.bool_],
-    champion_right: NDArray[np.bool_] | None,
-) -> ClassMeasurements:
-    right, n = int(candidate_right[members].sum()), int(members.sum())
-    paired = None if champion_right is None else _count(candidate_right[members], champion_right[members])
-    return ClassMeasurements(
-        label=label,
-        n=n,
-        candidate_right=right,
-        recall_interval=proportion_interval(right, n),
-        paired=paired,
-        gain_interval=None if paired is None else difference_interval(paired),
-    )
-
-
-def _changed(
-    holdout: Holdout,
-    candidate_right: NDArray[np.bool_],
-    champion_right: NDArray[np.bool_] | None,
-    candidate_answers: NDArray[np.int64],
-    champion_answers: NDArray[np.int64] | None,
-    *,
-    is_fixed: bool,
-) -> tuple[ChangedPhoto, ...]:
-    if champion_right is None or champion_answers is None:
-        return ()
-    changed = candidate_right & ~champion_right if is_fixed else champion_right & ~candidate_right
-    # The items are sorted by digest, so the first ones are as good as drawn by lot.
-    return tuple(
-        ChangedPhoto(
-            sha256=holdout.record.items[index].sha256,
-            label=holdout.record.items[index].label,
-            candidate_answer=_name(holdout, candidate_answers[index]),
-            champion_answer=_name(holdout, champion_answers[index]),
-        )
-        for index in np.flatnonzero(changed)[:MAX_CHANGED_PHOTOS]
-    )
-
-
-def _name(holdout: Holdout, answer: np.int64) -> str | None:
-    return None if answer == NO_ANSWER else holdout.record.labels[int(answer)]
