@@ -106,11 +106,11 @@ class LedgerReader:
                 raise _signed_entry_is_gone(version)
 
     def _others(self, own: str) -> Iterator[Entries]:
-        for sha256 in self._registry.budgeted_holdouts():
-            if sha256 != own:
-                entries = self.read(sha256)
-                if entries.terms is not None:
-                    yield entries
+        # Those that this machine remembers too: one whose whole ledger is gone would not be listed.
+        for sha256 in sorted({*self._registry.budgeted_holdouts(), *self._seen.holdouts()} - {own}):
+            entries = self.read(sha256)
+            if entries.terms is not None:
+                yield entries
 
 
 def _signed_entry_is_gone(version: VersionRecord) -> TrustError:

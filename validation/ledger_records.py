@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -98,6 +99,11 @@ class Spending:
         """The level at which every check is tested on the sealed photos."""
         return self.entry.level
 
+    @cached_property
+    def outcome_sha256(self) -> str | None:
+        """The digest of the outcome."""
+        return None if self.outcome is None else self.outcome.sha256
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -139,8 +145,8 @@ def history_of(spendings: Sequence[Spending]) -> History:
 
 def outcomes_digest(spendings: Sequence[Spending], *, pending: Sequence[int]) -> str:
     """Return the digest that a try keeps of all outcomes that were there before it."""
-    known = (one.outcome for one in spendings if one.number not in pending)
-    return sha256_hex("\n".join(outcome.sha256 for outcome in known if outcome is not None).encode())
+    known = (one.outcome_sha256 for one in spendings if one.number not in pending)
+    return sha256_hex("\n".join(sha256 for sha256 in known if sha256 is not None).encode())
 
 
 def read_entries(found: Sequence[tuple[int, str, bytes]], *, model: str, holdout_sha256: str) -> Entries:

@@ -34,45 +34,60 @@ class SeenEntries:
         """
         if self._path is None:
             return
-        try:
-            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-            seen = _parse(text, holdout_sha256=holdout_sha256)
-            for (number, kind), sha256 in sorted(seen.items()):
-                if digests.get((number, kind)) != sha256:
-                    raise IntegrityError(
-                        f"The budget of holdout {holdout_sha256[:12]} is refused: this machine has seen its entry "
-                        f"{number:06d}.{kind} with the SHA-256 {sha256}, and the bucket has "
-                        f"{digests.get((number, kind), 'none')}. Somebody set the budget back; restore the object from "
-                        "a backup."
-                    )
-            new = sorted(set(digests) - set(seen))
-            if new:
-                self._append(
-                    [f"{holdout_sha256} {number:06d} {kind} {digests[number, kind]}" for number, kind in new],
-                    is_torn=bool(text) and not text.endswith("\n"),
+        text = self._text()
+        seen = _parse(text).get(holdout_sha256, {})
+        for (number, kind), sha256 in sorted(seen.items()):
+            if digests.get((number, kind)) != sha256:
+                raise IntegrityError(
+                    f"The budget of holdout {holdout_sha256[:12]} is refused: this machine has seen its entry "
+                    f"{number:06d}.{kind} with the SHA-256 {sha256}, and the bucket has "
+                    f"{digests.get((number, kind), 'none')}. Somebody set the budget back; restore the object from "
+                    "a backup."
                 )
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(
-                f"The memory of budgets {self._path} cannot be used ({error}). Make the file readable and writable."
-            ) from None
+        new = sorted(set(digests) - set(seen))
+        if new:
+            lines = [f"{holdout_sha256} {number:06d} {kind} {digests[number, kind]}\n" for number, kind in new]
+            # A line that a crash cut off is closed first.
+            self._append(("\n" if text and not text.endswith("\n") else "") + "".join(lines))
 
-    def _append(self, lines: list[str], *, is_torn: bool) -> None:
-        assert self._path is not None
-        make_directory(self._path.parent)
-        # One write: what two processes append at once does not mix. A line cut off by a crash is closed first.
-        data = ("\n" if is_torn else "") + "".join(f"{line}\n" for line in lines)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    def holdouts(self) -> frozenset[str]:
+        """Return the digests of the holdouts whose entries were seen.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return frozenset(_parse(self._text()))
+
+    def _text(self) -> str:
         try:
-            os.write(descriptor, data.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            return self._path.read_text(encoding="utf-8") if self._path is not None and self._path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unusable(error) from None
+
+    def _append(self, text: str) -> None:
+        assert self._path is not None
+        try:
+            make_directory(self._path.parent)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                # One write: what two processes append at once does not mix.
+                os.write(descriptor, text.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"The memory of budgets {self._path} cannot be used ({error}). Make the file readable and writable."
+        )
 
 
-def _parse(text: str, *, holdout_sha256: str) -> dict[tuple[int, str], str]:
-    seen = {}
+def _parse(text: str) -> dict[str, dict[tuple[int, str], str]]:
+    seen: dict[str, dict[tuple[int, str], str]] = {}
     for line in text.splitlines():
         fields = line.split(" ")
-        if len(fields) == 4 and fields[0] == holdout_sha256 and fields[1].isdecimal() and len(fields[3]) == 64:
-            seen[int(fields[1]), fields[2]] = fields[3]
+        if len(fields) == 4 and len(fields[0]) == len(fields[3]) == 64 and fields[1].isdecimal():
+            seen.setdefault(fields[0], {})[int(fields[1]), fields[2]] = fields[3]
     return seen

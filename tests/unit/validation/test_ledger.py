@@ -277,6 +277,14 @@ def test_a_deleted_end_is_noticed_by_a_machine_that_saw_it(site: Site, name: str
         site.ledger().state()
 
 
+def test_a_ledger_that_is_gone_is_noticed_when_another_holdout_is_used(site: Site) -> None:
+    site.answer("one")
+    for path in (site.path / "bucket").rglob("0*.json"):
+        path.unlink()
+    with pytest.raises(IntegrityError, match=f"budget of holdout {holdout().sha256[:12]} is refused"):
+        site.ledger(holdout(range(19))).admit(attempt("two"), now=NOW)
+
+
 def test_a_deleted_end_is_noticed_when_a_signed_version_names_it(site: Site) -> None:
     use = site.answer("one", is_confirmed=True)
     evidence = SimpleNamespace(
