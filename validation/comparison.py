@@ -20,7 +20,6 @@ from validation.label_order import label_order
 from validation.metric_comparison import compare_metric
 from validation.metrics import (
     NO_ANSWER,
-    MetricName,
     Scores,
     balanced_accuracy,
     calibration_error,
@@ -31,7 +30,7 @@ from validation.metrics import (
     metric_value,
     predicted_classes,
 )
-from validation.policy import Policy
+from validation.policy import MetricName, Policy
 from validation.proportions import proportion_interval
 from validation.report import (
     MAX_CHANGED_PHOTOS,

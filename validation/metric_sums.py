@@ -21,7 +21,6 @@ from validation.metrics import (
     Classes,
     Costs,
     Floats,
-    MetricName,
     Scores,
     answer_costs,
     calibration_gaps,
@@ -30,6 +29,7 @@ from validation.metrics import (
     predicted_classes,
     top_k_hits,
 )
+from validation.policy import MetricName
 
 _DENSE_CELLS = 4_000_000
 """At most so many sums are held at once (32 MB)."""

@@ -8,19 +8,17 @@ be where the scores themselves are judged: the greatest loss, a wrong answer wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from artifact_sync.errors import RefusedError
-from validation.policy import CostRule
+from validation.policy import CostRule, MetricName
 
 Scores = NDArray[np.float32]
 Classes = NDArray[np.int64]
 Costs = NDArray[np.float64]
 Floats = NDArray[np.float64]
-MetricName = Literal["macro_f1", "balanced_accuracy", "log_loss", "calibration_error", "top_k_accuracy", "mean_cost"]
 
 NO_ANSWER = -1
 """The predicted class of a photo whose scores are not finite."""
