@@ -25,12 +25,12 @@ class AccuracyRule(FrozenModel):
     """What the candidate must show against the champion over all photos.
 
     Attributes:
-        test: "superiority" (exact McNemar) or "non-inferiority" (Tango's score test).
-        alpha: the accepted probability of letting through a candidate that is not better.
+        test: "superiority" (exact McNemar) or "non-inferiority" (exact, by Tango's score statistic).
+        alpha: the accepted probability that a holdout ever lets through a candidate that is not better.
         power: the probability of finding a real gain, for the number of labels that is asked for.
         smallest_gain: the gain worth a promotion; a candidate that surely gains less is not better.
         margin: the loss still accepted; of non-inferiority only, and required there.
-        minimum_photos: a smaller holdout decides nothing.
+        minimum_photos: a holdout with fewer sealed photos decides nothing.
         floor: the accuracy below which nothing is served, whatever the champion does.
     """
 
@@ -53,7 +53,7 @@ class PerClassRule(FrozenModel):
     """What must hold in each class.
 
     Attributes:
-        minimum_photos: a class with fewer photos decides nothing.
+        minimum_photos: a class with fewer sealed photos decides nothing.
         recall_floor: the recall that each class must be shown to reach.
         recall_floors: the same for single classes by name; it goes before `recall_floor`.
         margin: the loss of recall against the champion that is still accepted in any class.
@@ -74,7 +74,7 @@ class PerSliceRule(FrozenModel):
 
     Attributes:
         columns: the columns; none means all that the holdout has.
-        minimum_photos: a slice with fewer photos decides nothing.
+        minimum_photos: a slice with fewer sealed photos decides nothing.
         margin: the loss of accuracy against the champion that is still accepted in any slice.
         accuracy_floor: the accuracy that the candidate must be shown to reach in every slice.
     """

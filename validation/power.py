@@ -1,7 +1,7 @@
 """How many labels it takes to decide, so that "cannot tell" comes with a way out.
 
-Its place in the flow: gate.py asks when the counts decide nothing. All answers are numbers of
-photos in total, for the policy's alpha (one-sided) and power; None means that no number up to ten
+Its place in the flow: the gate's checks ask when the counts decide nothing. All answers are numbers
+of photos in total, for a level (one-sided) and a power; None means that no number up to ten
 million would do, because the truth seems to lie on the very line that is tested.
 
 Sources: Connor, Biometrics 43 (1987) 207 for paired proportions; the superiority figure is exact

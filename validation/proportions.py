@@ -1,7 +1,7 @@
 """What a count of right answers says about the true share of right answers.
 
-Its place in the flow: report.py gives every recall its interval, gate.py holds it against its
-floor. All figures are exact (binomial).
+Its place in the flow: comparison.py gives every recall its interval, the gate's checks hold it
+against its floor. All figures are exact (binomial).
 
 Source: Clopper and Pearson, Biometrika 26 (1934) 404.
 """
