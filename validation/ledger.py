@@ -40,10 +40,12 @@ class Admission:
 
     Attributes:
         known: the try that this very attempt began before; a repetition finishes it and costs nothing.
+        level: the level of that try, or of the one that would begin now.
         ended: holdouts that decide nothing any more, since this one shows photos that they seal.
     """
 
     known: Spending | None
+    level: float
     ended: tuple[str, ...] = ()
 
 
@@ -84,7 +86,7 @@ class BudgetLedger:
         entries = self.state()
         known = _find(entries, attempt)
         if known is not None:
-            return Admission(known)
+            return Admission(known, known.level)
         check_terms(entries.terms, attempt, holdout_sha256=self._sha256)
         if entries.terms is not None and is_spent(entries.terms.terms, entries.history):
             raise spent_refusal(entries, attempt, open_share=self._open_share)
@@ -96,7 +98,8 @@ class BudgetLedger:
         ended = self.reader.check_photos(self._sha256, sealed=self._sealed, opened=self._open)
         if entries.terms is None:
             self._bind(attempt, now=now)
-        return Admission(None, ended)
+        level = level_of(Terms.of(attempt.policy), entries.history, is_first=attempt.is_first)
+        return Admission(None, level, ended)
 
     def begin(self, attempt: Attempt, *, now: datetime) -> Spending:
         """Return the try of this attempt, after writing it unless it was there.

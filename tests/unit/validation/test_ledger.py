@@ -101,6 +101,7 @@ def test_the_same_attempt_again_is_the_same_try_even_on_another_machine(site: Si
     first = ledger.begin(attempt("one"), now=NOW)
     assert ledger.begin(attempt("one"), now=NOW) == first
     use = site.conclude(ledger, first, is_confirmed=True)
+    assert site.ledger().admit(attempt("one"), now=NOW).level == first.level
     again = site.ledger(remembers=False).begin(attempt("one"), now=NOW)
     assert again.number == 1
     assert again.outcome is not None
@@ -179,7 +180,8 @@ def test_the_first_use_binds_the_terms(site: Site, changed: dict[str, float]) ->
 
 
 def test_admission_binds_the_terms_and_spends_no_try(site: Site) -> None:
-    assert site.ledger().admit(attempt("one"), now=NOW).known is None
+    admission = site.ledger().admit(attempt("one"), now=NOW)
+    assert (admission.known, admission.level) == (None, pytest.approx(ALPHA / 2))
     entries = site.ledger().state()
     assert entries.terms is not None
     assert len(entries.terms.sealed_sha256s) == 18
