@@ -123,3 +123,9 @@ def grpc_lab() -> ModuleType:
 def tls_authority() -> ModuleType:
     """The module tests/tls_authority.py."""
     return _load("tls_authority")
+
+
+@pytest.fixture(scope="session")
+def report_samples() -> ModuleType:
+    """The module tests/report_samples.py."""
+    return _load("report_samples")
