@@ -146,15 +146,10 @@ class BudgetLedger:
             open_disagreement=open_disagreement,
             at=now,
         )
+        self._check_own(spending)
         with suppress(AlreadyExistsError):
             self._registry.create_budget_entry(self._sha256, number, outcome.to_json(), kind=OUTCOME)
-        entries = self.state()
-        if number > len(entries.spendings) or entries.spendings[number - 1].entry != spending.entry:
-            raise IntegrityError(
-                f"Try {number} of holdout {self._sha256[:12]} refused: it is not the one that began. Look who writes "
-                "into the bucket's budgets."
-            )
-        stored = entries.spendings[number - 1].outcome
+        stored = self.state().spendings[number - 1].outcome
         if stored is None or stored.is_confirmed != is_confirmed:
             raise LostRaceError(
                 f"Try {number} of holdout {self._sha256[:12]} was concluded by another process, with the other "
@@ -182,6 +177,14 @@ class BudgetLedger:
             tries_left=tries_left(terms, history),
             is_opened=is_spent(terms, history),
         )
+
+    def _check_own(self, spending: Spending) -> None:
+        begun = [one.entry for one in self.state().spendings]
+        if spending.entry not in begun:
+            raise IntegrityError(
+                f"Try {spending.number} refused: it is not one that began with holdout {self._sha256[:12]}. Look who "
+                "writes into the bucket's budgets."
+            )
 
     @property
     def _open_share(self) -> float:

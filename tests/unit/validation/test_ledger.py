@@ -141,6 +141,14 @@ def test_the_first_outcome_counts_and_another_one_is_refused(site: Site) -> None
         site.conclude(site.ledger(), spending, is_confirmed=True)
 
 
+def test_a_try_of_another_holdout_cannot_be_concluded_here(site: Site) -> None:
+    spending = site.ledger().begin(attempt("one"), now=NOW)
+    other = site.ledger(holdout(range(30, 50)))
+    with pytest.raises(IntegrityError, match="not one that began with holdout"):
+        site.conclude(other, spending)
+    assert other.state().terms is None
+
+
 @pytest.mark.parametrize(("tries", "promotions", "answers"), [(3, 2, "nnn"), (5, 2, "nyy"), (1, 1, "n")])
 def test_when_it_is_spent_it_is_opened_and_asks_for_new_labels(
     site: Site, tries: int, promotions: int, answers: str
