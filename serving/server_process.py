@@ -45,6 +45,7 @@ class ServerProcess:
         flags: further flags, such as "--file_system_poll_wait_seconds=1".
         is_rest_enabled: whether to open REST, on a free port of the loopback (`rest_port`).
         environment: further environment variables.
+        directory: where its socket and its log lie, and which is removed at the end; by default a new one.
         ready_timeout_seconds: how long the first models may take to load.
     """
 
@@ -56,6 +57,7 @@ class ServerProcess:
         flags: Sequence[str] = (),
         is_rest_enabled: bool = False,
         environment: dict[str, str] | None = None,
+        directory: Path | None = None,
         ready_timeout_seconds: float = 120.0,
     ) -> None:
         self._models = models
@@ -64,7 +66,7 @@ class ServerProcess:
         self._is_rest_enabled = is_rest_enabled
         self._environment = environment or {}
         self._ready_timeout_seconds = ready_timeout_seconds
-        self._directory: Path | None = None
+        self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.rest_port = 0
 

@@ -51,7 +51,7 @@ SAVE_OPERATIONS = RESTORE_OPERATIONS | _names(
 )
 """What the saver needs to write the variables."""
 
-UNREACHED_OPERATIONS = SERVING_OPERATIONS | RESTORE_OPERATIONS | _names("VarIsInitializedOp")
+UNREACHED_OPERATIONS = SERVING_OPERATIONS | _names("AssignVariableOp DisableCopyOnRead VarIsInitializedOp")
 """What may stand where nothing leads: exporters leave the handles and checks of variables behind."""
 
 INITIALISATION_COLLECTIONS = frozenset({"saved_model_main_op", "legacy_init_op"})
@@ -113,14 +113,14 @@ class _Graph:
     def walk(self, roots: Iterable[str]) -> _Walk:
         """Return everything that running `roots` can run."""
         walk = _Walk()
-        pending = [_node_name(root) for root in roots]
+        pending = [node_name(root) for root in roots]
         while pending:
             name = pending.pop()
             node = self._nodes.get(name)
             if node is None or name in walk.nodes:
                 continue
             walk.nodes.add(name)
-            pending += [_node_name(source) for source in node.input]
+            pending += [node_name(source) for source in node.input]
             self._follow(node, walk)
         return walk
 
@@ -171,14 +171,15 @@ class _Graph:
     def _follow(self, node: pb.Node, walk: _Walk) -> None:
         pending = [node]
         while pending:
-            for name in _functions_named_by(pending.pop()):
+            for name in functions_named_by(pending.pop()):
                 function = self._functions.get(name)
                 if function is not None and name not in walk.functions:
                     walk.functions.add(name)
                     pending += function.node_def
 
 
-def _functions_named_by(node: pb.Node) -> Iterator[str]:
+def functions_named_by(node: pb.Node) -> Iterator[str]:
+    """Yield every name by which a node may call a function, whether or not there is one of that name."""
     # A node whose operation is a function's name calls it.
     yield node.op
     pending = list(node.attr.values())
@@ -190,6 +191,6 @@ def _functions_named_by(node: pb.Node) -> Iterator[str]:
                 pending += reference.attr.values()
 
 
-def _node_name(tensor: str) -> str:
+def node_name(tensor: str) -> str:
     """Return the node of a tensor "node:0" or of a control input "^node"."""
     return tensor.removeprefix("^").partition(":")[0]

@@ -21,6 +21,7 @@ class ValidationSettings(BaseModel):
         latency_sample: photos asked one by one while measuring latency.
         decode_workers: processes that decode photos.
         load_timeout_seconds: how long the throw-away server may take to make a model available.
+        may_load_without_isolation: whether to try and to measure candidates where bubblewrap does not work.
         may_approve_own: whether the person who trained a run may approve it.
         approval_days: for how long an approval counts; afterwards its approver has to look again.
     """
@@ -33,5 +34,6 @@ class ValidationSettings(BaseModel):
     latency_sample: Annotated[int, Field(ge=10, le=10_000)] = 200
     decode_workers: Annotated[int, Field(ge=1, le=64)] = 2
     load_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    may_load_without_isolation: bool = False
     may_approve_own: bool = False
     approval_days: Annotated[int, Field(ge=1, le=365)] = 30

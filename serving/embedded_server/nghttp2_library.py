@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -167,7 +167,7 @@ def nghttp2_library() -> Nghttp2Library:
     Raises:
         StatusError: it is not installed.
     """
-    for path in (_SONAME, ctypes.util.find_library("nghttp2")):
+    for path in _names():
         try:
             if path:
                 return Nghttp2Library(path)
@@ -250,3 +250,9 @@ def _kept(thing: Any) -> Any:
     # C keeps only an address; without a reference of ours the callback behind it would be freed.
     _KEPT.append(thing)
     return thing
+
+
+def _names() -> Iterator[str | None]:
+    yield _SONAME
+    # Only where that one does not do: it starts programs, which a server behind walls may not.
+    yield ctypes.util.find_library("nghttp2")

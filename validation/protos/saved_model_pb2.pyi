@@ -60,10 +60,18 @@ class Graph(_message.Message):
     def __init__(self, node: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., library: _Optional[_Union[FunctionLibrary, _Mapping]] = ...) -> None: ...
 
 class FunctionLibrary(_message.Message):
-    __slots__ = ("function",)
+    __slots__ = ("function", "gradient")
     FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_FIELD_NUMBER: _ClassVar[int]
     function: _containers.RepeatedCompositeFieldContainer[Function]
-    def __init__(self, function: _Optional[_Iterable[_Union[Function, _Mapping]]] = ...) -> None: ...
+    gradient: _containers.RepeatedCompositeFieldContainer[Gradient]
+    def __init__(self, function: _Optional[_Iterable[_Union[Function, _Mapping]]] = ..., gradient: _Optional[_Iterable[_Union[Gradient, _Mapping]]] = ...) -> None: ...
+
+class Gradient(_message.Message):
+    __slots__ = ("function_name",)
+    FUNCTION_NAME_FIELD_NUMBER: _ClassVar[int]
+    function_name: str
+    def __init__(self, function_name: _Optional[str] = ...) -> None: ...
 
 class Function(_message.Message):
     __slots__ = ("signature", "node_def", "attr")
@@ -83,6 +91,14 @@ class Function(_message.Message):
     def __init__(self, signature: _Optional[_Union[FunctionSignature, _Mapping]] = ..., node_def: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., attr: _Optional[_Mapping[str, Attribute]] = ...) -> None: ...
 
 class FunctionSignature(_message.Message):
+    __slots__ = ("name", "input_arg")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_ARG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    input_arg: _containers.RepeatedCompositeFieldContainer[Argument]
+    def __init__(self, name: _Optional[str] = ..., input_arg: _Optional[_Iterable[_Union[Argument, _Mapping]]] = ...) -> None: ...
+
+class Argument(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
