@@ -2,7 +2,8 @@
 
 Its place in the flow: metric_comparison.py takes the more cautious of this bound and the bootstrap's,
 which cannot imagine what no photo showed: with seven photos fixed and none broken, no resample breaks
-any, though a model that is only as good does that once in 128 times.
+any, though a model that is only as good does that once in 128 times. Of models that differ on 3 % of
+300 photos, BCa alone is wrong at 0.05 in 9 % to 66 % of samples (benchmarks/metric_bounds.py).
 
 The photos get random weights (gamma, which is the Bayesian bootstrap), and beside them stands one
 photo more with the worst value possible; the bound is the quantile of the mean so weighted. For
@@ -39,11 +40,11 @@ def lower_bound(values: NDArray[np.float64], weights: NDArray[np.float64], *, wo
     top = float(values.max())
     if top <= floor:
         return floor
-    points, shapes = np.append(values, floor), np.append(weights, 1.0)
+    points, shapes = np.append((values - floor) / (top - floor), 0.0), np.append(weights, 1.0)
     quantile = float(stats.norm.ppf(level))
 
     def excess(share: float) -> float:
-        return _normal_score(points - (floor + share * (top - floor)), shapes) - quantile
+        return _normal_score(points - share, shapes) - quantile
 
     low, high = 1e-12, 1 - 1e-12
     if excess(low) >= 0:
@@ -56,8 +57,6 @@ def lower_bound(values: NDArray[np.float64], weights: NDArray[np.float64], *, wo
 
 def _normal_score(steps: NDArray[np.float64], shapes: NDArray[np.float64]) -> float:
     """Return z with P(sum of gamma(shapes) * steps <= 0) = Phi(z); steps of both signs."""
-    scale = float(np.abs(steps).max())
-    steps = steps / scale
     tilt = _saddlepoint(steps, shapes)
     shrunk = steps / (1 - tilt * steps)
     curvature = float((shapes * shrunk**2).sum())

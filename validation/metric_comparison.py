@@ -9,21 +9,17 @@ is, and the one that counts on a photo not drawn (bounded_mean.py), which holds 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from validation.answers import Answers
-from validation.bootstrap import bootstrap, influence_of
-from validation.bounded_mean import lower_bound
+from validation.bootstrap import bootstrap
 from validation.metric_sums import SummedFigure, summed_gain, summed_value
-from validation.metrics import GREATEST_LOSS, LESS_IS_BETTER, Costs, Floats, MetricName, cost_matrix, metric_value
+from validation.metrics import GREATEST_LOSS, LESS_IS_BETTER, Costs, cost_matrix, metric_value
+from validation.policy import MetricName
+from validation.pseudo_photos import PseudoPhotos
 from validation.report import MetricComparison
 
-MAX_LABELS = 10_000_000
 _FEWEST_PHOTOS = 2
 _REPORTED_LEVEL = 0.025
 
@@ -105,7 +101,7 @@ def labels_for_metric(
     """
     if len(answers) < _FEWEST_PHOTOS:
         return None
-    pseudo = _PseudoPhotos.of(_gain(name, answers, top_k=top_k, costs=costs))
+    pseudo = PseudoPhotos.of(_gain(name, answers, top_k=top_k, costs=costs))
     return pseudo.moved_to(gain).labels_to_exceed(-margin, level=level, power=power)
 
 
@@ -122,65 +118,14 @@ def labels_for_metric_floor(
     """Return how many photos in all would show that the candidate keeps `floor`, if its value is the one seen."""
     if len(answers) < _FEWEST_PHOTOS:
         return None
-    pseudo = _PseudoPhotos.of(_value(name, answers, top_k=top_k, costs=costs))
+    pseudo = PseudoPhotos.of(_value(name, answers, top_k=top_k, costs=costs))
     if name in LESS_IS_BETTER:
         return pseudo.mirrored().labels_to_exceed(-floor, level=level, power=power)
     return pseudo.labels_to_exceed(floor, level=level, power=power)
 
 
-@dataclass(frozen=True)
-class _PseudoPhotos:
-    """A figure as a mean over photos: each kind's value, how many there are, and the range of values possible."""
-
-    value: float
-    values: Floats
-    counts: Floats
-    worst: float
-    best: float
-
-    @classmethod
-    def of(cls, figure: SummedFigure) -> _PseudoPhotos:
-        value, photos = figure.value, figure.photos
-        unseen = value + (photos + 1) * (figure.moved(figure.extremes, sign=1) - value)
-        values = value + influence_of(figure)
-        return cls(
-            value=value,
-            values=values,
-            counts=figure.counts.astype(np.float64),
-            worst=float(min(unseen.min(), values.min())),
-            best=float(max(unseen.max(), values.max())),
-        )
-
-    def mirrored(self) -> _PseudoPhotos:
-        """Return the same figure with its sign changed."""
-        return _PseudoPhotos(
-            value=-self.value, values=-self.values, counts=self.counts, worst=-self.best, best=-self.worst
-        )
-
-    def moved_to(self, value: float | None) -> _PseudoPhotos:
-        """Return photos as they would be if the figure were `value`; None leaves them."""
-        return self if value is None else replace(self, value=value, values=self.values + value - self.value)
-
-    def lower_bound(self, level: float, *, photos: float | None = None) -> float:
-        """Return the bound at `level`, for as many photos as there are or `photos` alike."""
-        times = 1.0 if photos is None else photos / self.counts.sum()
-        return lower_bound(self.values, self.counts * times, worst=self.worst, level=level)
-
-    def labels_to_exceed(self, line: float, *, level: float, power: float) -> int | None:
-        """Return how many photos alike put the bound over `line` with probability `power`."""
-        if self.value <= line:
-            return None
-        spread = math.sqrt(float(self.counts @ (self.values - self.value) ** 2 / self.counts.sum()))
-        chance = float(stats.norm.ppf(power)) * spread
-
-        def is_enough(photos: int) -> bool:
-            return self.lower_bound(level, photos=photos) - chance / math.sqrt(photos) > line
-
-        return _smallest(is_enough)
-
-
 def _bounds(figure: SummedFigure, *, level: float, seed: int) -> tuple[float, float]:
-    drawn, pseudo = bootstrap(figure, seed=seed), _PseudoPhotos.of(figure)
+    drawn, pseudo = bootstrap(figure, seed=seed), PseudoPhotos.of(figure)
     return (
         min(drawn.lower_bound(level), pseudo.lower_bound(level)),
         max(drawn.upper_bound(level), -pseudo.mirrored().lower_bound(level)),
@@ -222,17 +167,3 @@ def _seed(name: MetricName, answers: Answers) -> int:
     for part in (answers.truth, answers.candidate, answers.champion):
         digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
     return int.from_bytes(digest.digest()[:8], "big")
-
-
-def _smallest(is_enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest number of photos for which a condition holds that stays true, by doubling and halving."""
-    high = 2
-    while not is_enough(high):
-        high *= 2
-        if high > MAX_LABELS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high

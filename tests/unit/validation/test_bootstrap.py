@@ -8,7 +8,8 @@ from scipy import stats
 
 from validation.bootstrap import Bootstrap, bootstrap
 from validation.metric_sums import SummedFigure, summed_gain, summed_value
-from validation.metrics import LESS_IS_BETTER, MetricName, cost_matrix, metric_value
+from validation.metrics import LESS_IS_BETTER, cost_matrix, metric_value
+from validation.policy import MetricName
 
 CLASSES, PHOTOS = 3, 60
 COSTS = np.array([[0.0, 1.0, 5.0], [2.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
@@ -54,6 +55,7 @@ def test_the_sums_give_the_metric_of_any_draw_of_photos(name: MetricName) -> Non
         assert again.value == pytest.approx(drawn_value)
     without_first = metric_value(name, truth[1:], candidate[1:], top_k=2, costs=COSTS)
     assert value.moved(value.rows, sign=-1) == pytest.approx(without_first, abs=0.1)
+    assert without_first is not None
     assert np.isclose(value.moved(value.rows, sign=-1), without_first).any()
     assert champion.shape == candidate.shape
 

@@ -10,7 +10,6 @@ from artifact_sync.errors import RefusedError
 from validation.metrics import (
     GREATEST_LOSS,
     NO_ANSWER,
-    MetricName,
     answer_costs,
     calibration_error,
     confusion_matrix,
@@ -22,7 +21,7 @@ from validation.metrics import (
     predicted_classes,
     top_k_hits,
 )
-from validation.policy import CostRule
+from validation.policy import CostRule, MetricName
 
 
 def drawn(n: int = 500, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
