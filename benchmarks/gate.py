@@ -104,15 +104,16 @@ def main() -> None:
     )
     names = tuple(rules(given.alpha, tries=TRIES[1]))
     jobs = [(i, name, histories, given.alpha, given.seed) for name in names for i in range(len(TRAINERS))]
-    candidates = 50 if given.quick else 2000
+    candidates = 50 if given.quick else 1000
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        checks_done = [
+        played = [pool.submit(play_many, job) for job in jobs]
+        checked = [
             pool.submit(check_row, name, level=given.alpha / 2, candidates=candidates, seed=given.seed)
             for name in violations()
         ]
-        cells = list(pool.map(play_many, jobs))
-        checks = [check.result() for check in checks_done]
-    show_histories(cells, names)
+        cells = [cell.result() for cell in played]
+        show_histories(cells, names)
+        checks = [check.result() for check in checked]
     power = [
         row
         for terms in (
@@ -154,7 +155,7 @@ def show_histories(cells: Sequence[Cell], names: Sequence[str]) -> None:
     improving = [cell for cell in cells if cell.trainer == TRAINERS[-1].name]
     print("True gains that were promoted for each history of the last trainer:")
     for cell in improving:
-        print(f"{cell.rule:<34}{cell.promoted / cell.histories:>13.2f}")
+        print(f"{cell.rule:<34}{cell.promoted / cell.histories:>13.2f}", flush=True)
 
 
 def show_power(rows: Sequence[PowerRow]) -> None:
