@@ -15,9 +15,6 @@ from validation.verdict import BudgetUse, Outcome, Reason, Verdict
 MAX_REASONS = 40
 """How many reasons of one outcome the page lists; verdict.json has all."""
 
-MAX_NEEDED = 8
-"""How many classes the page's head names as in need of labels; the reasons below name the others."""
-
 MAX_DRAWN_TRIES = 60
 """More tries than this are told and not drawn."""
 
@@ -130,7 +127,7 @@ def needed_labels(verdict: Verdict) -> tuple[tuple[str | None, int], ...]:
             if reason.more_labels is not None:
                 group = reason.label or reason.slice
                 needed[group] = max(needed.get(group, 0), reason.more_labels)
-    return tuple(sorted(needed.items(), key=lambda item: (item[0] is not None, -item[1], item[0] or "")))[:MAX_NEEDED]
+    return tuple(sorted(needed.items(), key=lambda item: (item[0] is not None, -item[1], item[0] or "")))
 
 
 def suspects_sentence(report: Report, verdict: Verdict, *, policy: Policy) -> str:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from validation.answers import Answers
+from validation.comparison import compare, measurements_of
+from validation.gate import confirms, decide, preliminary
+from validation.policy import Policy
 from validation.report_page import MAX_CHANGED, MAX_NEAR_DUPLICATES, MAX_SUSPECTS, render_page, sentence
 from validation.report_text import plain
 from validation.verdict import Reason
@@ -110,7 +117,7 @@ def test_a_page_tells_outcome_sentence_and_reasons_in_words(
     for reason in sample.verdict.reasons:
         assert plain(reason.statement, 900) in text
         said = {"better": "holds", "not better": "fails", "cannot tell": "cannot tell"}[reason.outcome]
-        assert f"{reason.check.capitalize()}: {said}" in text
+        assert f"{reason.check[:1].upper()}{reason.check[1:]}: {said}" in text
 
 
 def test_the_sentences_say_what_the_outcome_is(report_samples: ModuleType) -> None:
@@ -219,8 +226,12 @@ def test_labels_to_bring_and_flips_stand_at_the_head(report_samples: ModuleType)
         Reason(check="d", outcome="cannot tell", statement="d.", more_labels=300, slice="device = phone"),
     )
     head = read(undecided.changed(verdict={"reasons": reasons}).page().split("</header>")[0]).text
-    wanted = "about 900 more of any class; about 300 more of device = phone; about 70 more of cat."
+    wanted = "about 900 in all; about 300 of device = phone; about 70 of cat."
     assert wanted in " ".join(head.split())
+    several = tuple(
+        Reason(check="e", outcome="cannot tell", statement="e.", more_labels=9, label=f"l{at}") for at in range(11)
+    )
+    assert "; and of 3 more classes or slices" in undecided.changed(verdict={"reasons": several}).page()
     disputed = read(report_samples.disputed().page()).text
     assert "Disputed labels change the outcome." in disputed
     assert "a person must settle these labels first" in disputed
@@ -249,6 +260,41 @@ def test_many_classes_are_told_by_a_picture_and_lists(pages: dict[str, str]) -> 
     assert "data:image/png" not in pages["thousand"]
     assert "Candidate minus champion" in read(pages["ten"]).text
     assert re.search(r"No open photo shows \d+ classes", " ".join(thousand.text.split()))
+
+
+def test_what_the_gate_decides_can_be_shown(
+    make_answers: Callable[..., Answers], make_policy: Callable[..., Policy], report_samples: ModuleType, now: datetime
+) -> None:
+    random = np.random.default_rng(3)
+    right = random.random((2, 600)) < [[0.9], [0.8]]
+    answers = make_answers(right[0], right[1], labels=("cat", "dog"), is_open=np.arange(600) % 6 == 0)
+    policy = make_policy()
+    sample = report_samples.two()
+    measured = {
+        name: model.model_copy(
+            update=measurements_of(
+                answers.truth[answers.is_open], scores[answers.is_open], labels=answers.labels, policy=policy
+            )
+        )
+        for name, model, scores in (
+            ("candidate", sample.report.candidate, answers.candidate),
+            ("champion", sample.report.champion, answers.champion),
+        )
+    }
+    compared = compare(answers, policy=policy, scope="open")
+    report = sample.report.model_copy(update={**compared, **measured, "slices": ()})
+    known = preliminary(report, answers, policy=policy, fresh_level=0.02)
+    confirmed = confirms(answers, policy=policy, level=0.01)
+    budget = sample.verdict.budget.model_copy(update={"is_confirmed": confirmed, "sealed_photos": 500, "level": 0.01})
+    verdict = decide(report, policy=policy, preliminary=known, budget=budget, decided_at=now)
+    page = render_page(report, verdict, policy=policy, holdout=sample.holdout, decoder=report_samples.Decoder())
+    text = " ".join(read(page).text.split())
+    assert confirmed
+    assert "is shown to be better than version 2" in text
+    assert "Try 4 asked the 500 sealed photos one question" in text
+    assert "Every figure and picture here is of the 100 photos" in text
+    assert all(plain(reason.statement, 900) in text for reason in verdict.reasons)
+    assert "Calibration as a table" in text
 
 
 def test_the_template_refuses_a_field_that_is_missing(report_samples: ModuleType) -> None:
