@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from artifact_sync.errors import NotFoundError, SettingsError
+from artifact_sync.errors import NotFoundError, RefusedError, SettingsError
 from artifact_sync.run_folder import RunFolder
 from liftgate.configuration import Settings, load_settings
 from liftgate.output import is_interactive
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from artifact_sync.trust.keys import Signer
     from serving.model_server import GrpcModelServer, ServerTls
     from serving.settings import AgentSettings
+    from validation.holdout import HoldoutRecord
+    from validation.ledger import BudgetLedger
     from web.settings import WebSettings
 
 
@@ -74,6 +76,28 @@ class Site:
             ) from None
         return TrustedReader(self.registry, metadata_dir=trust.metadata_dir, root=root)
 
+    def holdout_dir(self, named: Path | None) -> Path:
+        """Return the folder of the holdout: the one named, else the one that is set.
+
+        Raises:
+            RefusedError: there is neither.
+        """
+        directory = named or self.settings.validation.holdout_dir
+        if directory is None:
+            raise RefusedError(
+                "Refused: no holdout is set. Freeze photos that people labelled with "
+                "`liftgate dataset freeze-holdout`, and set [validation] holdout_dir."
+            )
+        return directory
+
+    def ledger(self, holdout: HoldoutRecord) -> BudgetLedger:
+        """Return the ledger of a holdout's error budget; nothing is contacted yet."""
+        from validation.ledger import BudgetLedger
+
+        trust = self.settings.trust
+        seen_path = None if trust is None else trust.metadata_dir / "seen-budgets.json"
+        return BudgetLedger(self.registry, holdout, seen_path=seen_path)
+
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of a run that exists.
 
@@ -81,7 +105,9 @@ class Site:
             NotFoundError: there is no such run; the message names the nearest ones.
         """
         folder = RunFolder(self.settings.training.runs_dir / run_id)
-        if "/" in run_id or not folder.path.is_dir():
+        # A longer name than a file may have is an error of the system, not an answer.
+        is_name = run_id not in {"", ".", ".."} and "/" not in run_id and len(os.fsencode(run_id)) < 256
+        if not is_name or not folder.path.is_dir():
             runs = self.settings.training.runs_dir
             known = sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
             shown = ", ".join(known[-5:]) or "none yet"

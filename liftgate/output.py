@@ -5,6 +5,7 @@ Its place in the flow: every verb ends with `print_result`; progress and remarks
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
@@ -20,10 +21,14 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 def print_result(text: str, document: object, *, as_json: bool) -> None:
     """Print `text` for people, or `document` as indented JSON for programs."""
-    if as_json:
-        click.echo(json_text(document, encoding=_encoding(sys.stdout)))
-    elif text:
-        click.echo(printable(text, encoding=_encoding(sys.stdout)))
+    try:
+        if as_json:
+            click.echo(json_text(document, encoding=_encoding(sys.stdout)))
+        elif text:
+            click.echo(printable(text, encoding=_encoding(sys.stdout)))
+    except BrokenPipeError:
+        # The reader went away (`liftgate history | head`). What was to be done is done: that is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str) -> None:
