@@ -6,7 +6,7 @@ them against the policy. Only numbers leave here, no photo.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +85,15 @@ def class_members(labels: Sequence[str], truth: NDArray[np.int64]) -> dict[Group
 
 def slice_members(items: Sequence[HoldoutItem], *, columns: Sequence[str]) -> dict[Group, Members]:
     """Return the photos of each value of `columns`, sorted by column and value."""
-    groups_of_items = [
-        tuple(Group(item.slices[column], column) for column in columns if column in item.slices) for item in items
-    ]
-    found = {group for groups in groups_of_items for group in groups}
-    ordered = sorted(found, key=lambda group: (group.column or "", group.value))
-    return _members({group: [] for group in ordered}, groups_of_items)
+    found: dict[Group, Members] = {}
+    for column in sorted(columns):
+        places: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            value = item.slices.get(column)
+            if value is not None:
+                places.setdefault(value, []).append(place)
+        found |= {Group(value, column): np.array(places[value], dtype=np.int64) for value in sorted(places)}
+    return found
 
 
 def judged_columns(items: Sequence[HoldoutItem], policy: Policy) -> tuple[str, ...]:
@@ -143,10 +146,3 @@ def tally(candidate: NDArray[np.bool_], champion: NDArray[np.bool_] | None, memb
             champion_only=int((~own & rival).sum()),
         )
     return Tally(n=len(members), right=int(own.sum()), paired=paired)
-
-
-def _members(empty: dict[Group, list[int]], groups_of_items: Iterable[tuple[Group, ...]]) -> dict[Group, Members]:
-    for position, groups in enumerate(groups_of_items):
-        for group in groups:
-            empty[group].append(position)
-    return {group: np.array(positions, dtype=np.int64) for group, positions in empty.items()}
