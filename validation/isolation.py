@@ -105,8 +105,8 @@ def find_isolation(*, may_go_without: bool = False) -> Isolation:
         return Isolation(None, f"no isolation ({SETTING}): limits{_filter_words()}, but the files of this machine open")
     raise RefusedError(
         f"Candidate refused: it is a program, and there is nothing to hold it while it is tried: bubblewrap {trouble}. "
-        "Install the Debian package bubblewrap and let this user make namespaces (or validate as root). On a machine "
-        f"that holds nothing worth protecting, set {SETTING} = true under [validation]; the report will say so."
+        "Install the Debian package bubblewrap (0.8 or later) and let this user make namespaces, or validate as root. On a "
+        f"machine that holds nothing worth protecting, set {SETTING} = true under [validation]; the report will say so."
     )
 
 
@@ -190,6 +190,8 @@ def _environment(scratch: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys((*packages, *extra))),
         "PYTHONDONTWRITEBYTECODE": "1",
+        # Else Python would look for modules in the working directory, which the program can write.
+        "PYTHONSAFEPATH": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "",
     }

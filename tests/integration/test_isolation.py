@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from artifact_sync.errors import RefusedError
+from validation import isolated_child
 from validation import isolation as isolation_module
 from validation.isolated_child import ProcessLimits
 from validation.isolation import Isolation, find_isolation, make_private, make_readable, nobody
@@ -213,6 +216,51 @@ def test_a_process_with_a_model_says_which_call_ended_it(walls: Isolation, progr
     ending = run(walls, prelude + program)
     assert ending["said"]["call"] in call.split("|")
     assert ending["exit_code"] == 128 + signal.SIGSYS
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs every other test of this file so")
+def test_walls_that_somebody_without_rights_builds_hold_as_well(walls: Isolation, monkeypatch: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        for name in ("__init__", "isolated_child", "system_calls"):
+            source = Path(isolated_child.__file__).with_name(f"{name}.py")
+            shutil.copyfile(source, Path(make_directory(directory, "validation"), source.name))
+        make_readable(Path(directory))
+        monkeypatch.setattr(os, "geteuid", nobody)
+        # This machine's own interpreter may lie in root's home; Debian's can be reached by everybody.
+        monkeypatch.setattr(isolation_module, "_interpreter", lambda: iter([Path(directory)]))
+        monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+        monkeypatch.setattr(isolation_module.validation, "__path__", [f"{directory}/validation"])
+        program = """
+import ctypes, os
+status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())
+open('/tmp/mark', 'w').close()
+unshared = ctypes.CDLL(None).unshare(0x10000000)
+os.write(3, f"{os.getuid()} {status['CapEff'].strip()} {unshared} {os.path.exists('/etc/passwd')}".encode())
+"""
+        command = walls.command(("/usr/bin/python3", "-c", program), limits=LIMITS, is_reported=True)
+        done = subprocess.run(
+            command, user=nobody(), group=nobody(), extra_groups=[], capture_output=True, check=True, cwd="/"
+        )
+    ending = json.loads(done.stdout)
+    assert ending["answer"] == f"{nobody()} {'0' * 16} -1 False", done.stderr
+    assert ending["written"] == ["/tmp/mark"]
+
+
+def make_directory(parent: str, name: str) -> Path:
+    directory = Path(parent, name)
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def test_modules_are_not_looked_for_where_the_program_writes(walls: Isolation) -> None:
+    program = """
+open('/tmp/colorsys.py', 'w').write('raise SystemExit(9)')
+import colorsys, sys
+say(path=sys.path, found=colorsys.__file__)
+"""
+    said = run(walls, program)["said"]
+    assert not {"", "/tmp"} & set(said["path"])
+    assert not said["found"].startswith("/tmp")
 
 
 def test_killing_the_outermost_process_ends_everything_inside(walls: Isolation) -> None:

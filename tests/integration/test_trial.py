@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from artifact_sync.records import GoldenExample, GoldenExamples, InputContract
 from validation.evaluate import is_constant
 from validation.isolated_child import ProcessLimits
 from validation.isolation import Isolation, find_isolation
-from validation.smoke import replay_golden_examples, throwaway_server
+from validation.smoke import throwaway_server
 from validation.trial import trial
 
 CONTRACT = InputContract(height=4, width=4, channels=3)
@@ -97,10 +98,8 @@ def left_behind(place: Path, kinds: ModuleType) -> list[str]:
     return [*(str(path) for path in Path(kinds.MARK).parent.glob("liftgate-was-here*")), *map(str, place.iterdir())]
 
 
-def golden_examples(hostile_models: Path, isolation: Isolation) -> GoldenExamples:
+def golden_examples() -> GoldenExamples:
     """Eight pictures and what the honest model answers to them."""
-    import base64
-
     pictures = np.random.default_rng(3).integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
     means = pictures.astype(np.float64).mean(axis=(1, 2)) / 255
     logits = means @ np.array([[1.0, 0.5]] * 3)
@@ -119,7 +118,7 @@ def test_an_honest_classifier_stands_its_trial(
         hostile_models / "honest",
         contract=CONTRACT,
         classes=2,
-        golden=golden_examples(hostile_models, isolation),
+        golden=golden_examples(),
         isolation=isolation,
         limits=LIMITS,
     )
@@ -214,7 +213,6 @@ def test_the_throwaway_server_answers_from_behind_the_walls_and_says_what_it_hol
         assert not is_constant(smoke.server.predict("champion", pictures).scores)
         # Neither scan nor trial minds a model that looks at nothing; the gate does.
         assert is_constant(smoke.server.predict("candidate", pictures).scores)
-        assert replay_golden_examples(smoke.server, "champion", golden_examples(hostile_models, isolation)) < 0.001
         peak_bytes = smoke.peak_memory_bytes()
         assert peak_bytes is not None
         assert 50 << 20 < peak_bytes < 2 << 30
