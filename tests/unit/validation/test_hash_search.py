@@ -81,6 +81,18 @@ def test_a_hundred_thousand_equal_hashes_are_one_comparison(monkeypatch: pytest.
     assert len(set(groups(training, maximum_distance=4).tolist())) == 1
 
 
+@pytest.mark.parametrize("pairs_at_once", [1, 7, 64])
+def test_parts_of_any_size_make_the_whole(monkeypatch: pytest.MonkeyPatch, pairs_at_once: int) -> None:
+    hashes = np.repeat(_random(6), [1, 9, 2, 30, 1, 5], axis=0)
+    whole = list(near_pairs(hashes, hashes, maximum_distance=3))
+    monkeypatch.setattr(hash_search, "_PAIRS_AT_ONCE", pairs_at_once)
+    parts = list(near_pairs(hashes, hashes, maximum_distance=3))
+    assert max(len(part.one) for part in parts) <= pairs_at_once
+    for column in range(3):
+        joined = np.concatenate([part[column] for part in parts])
+        assert (joined == np.concatenate([part[column] for part in whole])).all()
+
+
 def test_groups_are_chains_of_near_hashes() -> None:
     start = _random(1)
     chain = [start]
