@@ -40,8 +40,9 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: soak
-soak: setup ## Race promoters and rollbacks for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
+soak: setup ## Race promoters, rollbacks and approvers for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
 	@$(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
+	@$(BIN)/python tests/faults/test_approval_race.py $(ROUNDS)
 	@scripts/debian-packages nghttp2-client
 	@$(BIN)/python benchmarks/reloads.py
 

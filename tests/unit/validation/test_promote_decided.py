@@ -86,7 +86,7 @@ def test_history_shouts_a_promotion_against_a_rejection(site, monkeypatch) -> No
     run = site.approved_run("run-a")
     site.reject(run, "bob")
     # A promoting machine whose program was changed: it has the releaser's key and asks nobody.
-    monkeypatch.setattr("validation.promote._check_not_rejected", lambda candidacy, standing: None)
+    monkeypatch.setattr("validation.release_plan._check_not_rejected", lambda candidacy, standing: None)
     site.promote(run)
     (entry,) = history(site.fresh_view(), site.registry)
     assert entry.warnings == ("PROMOTED AGAINST THE REJECTION by bob",)
