@@ -106,7 +106,7 @@ def find_isolation(*, may_go_without: bool = False) -> Isolation:
     raise RefusedError(
         f"Candidate refused: it is a program, and there is nothing to hold it while it is tried: bubblewrap {trouble}. "
         "Install the Debian package bubblewrap (0.8 or later) and let this user make namespaces, or validate as root. "
-        f"On a machine that holds nothing worth protecting, set {SETTING} = true under [validation]; the report will say so."
+        f"Where there is nothing worth protecting, set {SETTING} = true under [validation]; the report says so."
     )
 
 
