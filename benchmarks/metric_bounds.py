@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[0] = str(REPOSITORY)
 
 from validation import bootstrap as engine
-from validation.metric_sums import summed_gain
+from validation.metric_sums import Side, summed_gain
 from validation.metrics import LESS_IS_BETTER, metric_value
 from validation.policy import MetricName
 from validation.pseudo_photos import PseudoPhotos
@@ -30,6 +30,7 @@ from validation.pseudo_photos import PseudoPhotos
 SEED = 11
 POPULATION, CLASSES, TOP_K = 60_000, 5, 2
 LEVELS = (0.05, 0.005)
+SIDES: tuple[Side | None, ...] = (None, "lower")
 COSTS = np.array([[0.0, 20, 20, 20, 20]] + [[1.0] * row + [0.0] + [1.0] * (4 - row) for row in range(1, 5)])
 Scores = NDArray[np.float32]
 
@@ -129,19 +130,27 @@ def _is_wrong(
 ) -> Iterator[list[bool]]:
     """Draw a sample; yield whether BCa's lower bounds lie over the true gain, and those in use."""
     chosen = random.integers(0, POPULATION, photos)
-    figure = summed_gain(
-        name,
-        population.truth[chosen],
-        candidate=population.candidate[chosen],
-        champion=population.champion[chosen],
-        sign=-1 if name in LESS_IS_BETTER else 1,
-        top_k=TOP_K,
-        costs=COSTS,
+    plain, used = (
+        summed_gain(
+            name,
+            population.truth[chosen],
+            candidate=population.candidate[chosen],
+            champion=population.champion[chosen],
+            sign=-1 if name in LESS_IS_BETTER else 1,
+            top_k=TOP_K,
+            costs=COSTS,
+            side=side,
+        )
+        for side in SIDES
     )
-    drawn, pseudo = engine.bootstrap(figure, seed=int(random.integers(2**32))), PseudoPhotos.of(figure)
-    trusting = [drawn.lower_bound(level) for level in LEVELS]
-    cautious = [min(bound, pseudo.lower_bound(level)) for bound, level in zip(trusting, LEVELS, strict=True)]
-    for bounds in (trusting, cautious):
+    seed = int(random.integers(2**32))
+    trusting, drawn = (engine.bootstrap(figure, seed=seed) for figure in (plain, used))
+    pseudo = PseudoPhotos.of(used)
+    both = (
+        [trusting.lower_bound(level) for level in LEVELS],
+        [min(drawn.lower_bound(level), pseudo.lower_bound(level)) for level in LEVELS],
+    )
+    for bounds in both:
         yield [bound > gain + 1e-12 for bound in bounds]
 
 

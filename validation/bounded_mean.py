@@ -3,7 +3,7 @@
 Its place in the flow: metric_comparison.py takes the more cautious of this bound and the bootstrap's,
 which cannot imagine what no photo showed: with seven photos fixed and none broken, no resample breaks
 any, though a model that is only as good does that once in 128 times. Of models that differ on 3 % of
-300 photos, BCa alone is wrong at 0.05 in 9 % to 66 % of samples (benchmarks/metric_bounds.py).
+300 photos, BCa alone is wrong at 0.05 in 8 % to 60 % of samples (benchmarks/metric_bounds.py).
 
 The photos get random weights (gamma, which is the Bayesian bootstrap), and beside them stands one
 photo more with the worst value possible; the bound is the quantile of the mean so weighted. For

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,14 @@ from validation.metrics import (
     answer_costs,
     calibration_gaps,
     confusion_matrix,
+    held_out_gaps,
     log_losses,
     predicted_classes,
     top_k_hits,
 )
 from validation.policy import MetricName
+
+Side = Literal["lower", "upper"]
 
 _DENSE_CELLS = 4_000_000
 """At most so many sums are held at once (32 MB)."""
@@ -91,18 +95,32 @@ class _Part:
     figure: Callable[[Floats], Floats]
 
 
-def summed_value(name: MetricName, truth: Classes, scores: Scores, *, top_k: int, costs: Costs) -> SummedFigure:
-    """Return one model's metric."""
-    part = _part(name, truth, scores, top_k=top_k, costs=costs)
+def summed_value(
+    name: MetricName, truth: Classes, scores: Scores, *, top_k: int, costs: Costs, side: Side | None = None
+) -> SummedFigure:
+    """Return one model's metric, or what bounds it on one `side`: see `summed_gain`."""
+    part = _part(name, truth, scores, top_k=top_k, costs=costs, is_held_out=side == "lower")
     return _of_kinds(part.rows, extremes=part.extremes, figure=part.figure)
 
 
 def summed_gain(
-    name: MetricName, truth: Classes, *, candidate: Scores, champion: Scores, sign: int, top_k: int, costs: Costs
+    name: MetricName,
+    truth: Classes,
+    *,
+    candidate: Scores,
+    champion: Scores,
+    sign: int,
+    top_k: int,
+    costs: Costs,
+    side: Side | None = None,
 ) -> SummedFigure:
-    """Return `sign` times the candidate's metric minus the champion's, on the same photos."""
-    ours = _part(name, truth, candidate, top_k=top_k, costs=costs)
-    theirs = _part(name, truth, champion, top_k=top_k, costs=costs)
+    """Return `sign` times the candidate's metric minus the champion's, on the same photos.
+
+    The calibration error of few photos is too high, the more so the better a model is calibrated. For
+    the `side` "lower" the champion's is therefore one that is not, and for "upper" the candidate's.
+    """
+    ours = _part(name, truth, candidate, top_k=top_k, costs=costs, is_held_out=side == "upper")
+    theirs = _part(name, truth, champion, top_k=top_k, costs=costs, is_held_out=side == "lower")
     mine, other = np.nonzero(ours.cases[:, np.newaxis] == theirs.cases[np.newaxis, :])
     columns = ours.rows.shape[1]
 
@@ -131,14 +149,14 @@ def _of_kinds(
     return SummedFigure(rows=rows[first], counts=np.bincount(kind_of), extremes=extremes, figure=figure)
 
 
-def _part(name: MetricName, truth: Classes, scores: Scores, *, top_k: int, costs: Costs) -> _Part:
+def _part(name: MetricName, truth: Classes, scores: Scores, *, top_k: int, costs: Costs, is_held_out: bool) -> _Part:
     match name:
         case "macro_f1":
             return _macro_f1(truth, predicted_classes(scores), classes=scores.shape[1])
         case "balanced_accuracy":
             return _balanced_accuracy(truth, predicted_classes(scores), classes=scores.shape[1])
         case "calibration_error":
-            return _calibration_error(truth, scores)
+            return _calibration_error(truth, scores, is_held_out=is_held_out)
         case "log_loss":
             return _mean(log_losses(truth, scores), span=(0.0, GREATEST_LOSS))
         case "top_k_accuracy":
@@ -159,8 +177,10 @@ def _mean(values: Floats, *, span: tuple[float, float]) -> _Part:
     )
 
 
-def _calibration_error(truth: Classes, scores: Scores) -> _Part:
+def _calibration_error(truth: Classes, scores: Scores, *, is_held_out: bool) -> _Part:
     """Columns: the gaps of each bin, and 1. An extreme photo is wrong or right at either edge of some bin."""
+    if is_held_out:
+        return _mean(held_out_gaps(truth, scores), span=(-1.0, 1.0))
     bin_of, gap = calibration_gaps(truth, scores)
     bins = CALIBRATION_BINS
     wrong, right = (np.arange(bins) + 1) / bins, np.arange(bins) / bins - 1

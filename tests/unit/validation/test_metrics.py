@@ -14,6 +14,7 @@ from validation.metrics import (
     calibration_error,
     confusion_matrix,
     cost_matrix,
+    held_out_gaps,
     log_loss,
     log_losses,
     macro_f1,
@@ -123,3 +124,22 @@ def test_scores_that_are_no_probabilities_still_have_a_metric(name: MetricName) 
         value = metric_value(name, random.integers(0, 3, 20), scores, top_k=2)
         assert value is not None
         assert 0 <= value <= GREATEST_LOSS
+
+
+def test_the_calibration_error_of_few_photos_is_too_high_and_the_held_out_one_is_not() -> None:
+    plain, held_out = [], []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        scores = random.dirichlet(np.ones(4), 200).astype(np.float32)
+        truth = (scores.cumsum(axis=1) < random.random(200)[:, np.newaxis]).sum(axis=1).clip(0, 3)
+        plain.append(calibration_error(truth, scores))
+        held_out.append(held_out_gaps(truth, scores).mean())
+    assert np.mean(plain) > 0.05
+    assert abs(np.mean(held_out)) < 0.02
+    assert (np.array(held_out) <= np.array(plain)).all()
+
+
+def test_the_held_out_gaps_see_a_model_that_is_surer_than_right() -> None:
+    scores = np.tile(np.array([[0.9, 0.1]], dtype=np.float32), (200, 1))
+    truth = np.repeat([0, 1], [120, 80])
+    assert held_out_gaps(truth, scores).mean() == pytest.approx(0.3, abs=1e-6)
