@@ -44,7 +44,7 @@ def liftgate(site, *words: str, **options: Any) -> subprocess.CompletedProcess[s
     environment = {**os.environ, **options.pop("environment", {})}
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     command = [sys.executable, "-m", "liftgate", *words]
-    return subprocess.run(command, cwd=site.path, env=environment, text=True, check=False, timeout=60, **given)
+    return subprocess.run(command, cwd=site.path, env=environment, text=True, check=False, timeout=240, **given)
 
 
 def decisions(site) -> int:
@@ -110,7 +110,7 @@ def test_a_reason_that_is_refused_leaves_nothing(site, verb: str, reason: str, w
 def test_without_any_stream_it_does_its_work(site) -> None:
     site.run("run-a")
     words = f"{sys.executable} -m liftgate approve run-a --because fine <&- >&- 2>&-"
-    assert subprocess.run(["bash", "-c", words], cwd=site.path, check=False, timeout=60).returncode == 0
+    assert subprocess.run(["bash", "-c", words], cwd=site.path, check=False, timeout=240).returncode == 0
     assert decisions(site) == 1
 
 
