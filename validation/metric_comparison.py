@@ -6,8 +6,8 @@ not decide. A bound is the more cautious of two: BCa's (bootstrap.py), which tak
 is, and the one that counts on a photo not drawn (bounded_mean.py), which holds where BCa has seen too little.
 
 What that caution costs in labels, for a gain that a normal approximation finds with 2,000 photos: 3 % to
-30 % more for most metrics, up to half as many again where classes are rare or models nearly alike, and 1.6
-to 8 times as many for log loss, since a single photo's can be 15.9 and few photos rule out no disaster.
+40 % more as a rule, up to twice as many where classes are rare, costs far apart or models nearly alike, and
+1.6 to 8 times as many for log loss, since a single photo's can be 15.9 and few photos rule out no disaster.
 """
 
 from __future__ import annotations
