@@ -22,11 +22,6 @@ def metric(name: str, **rule: Any) -> dict[str, Any]:
     [
         ({}, True, "the policy sets no floor"),
         (
-            metric("macro_f1") | {"per_class": {"minimum_photos": 5, "recall_floor": 0.5}},
-            True,
-            "compared with in macro_f1",
-        ),
-        (
             {"per_class": {"minimum_photos": 5, "recall_floors": {"cat": 0.5, "dgo": 0.5}}},
             False,
             "sets recall floors for dgo, and the labels are cat, dog, fox",
