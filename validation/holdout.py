@@ -129,13 +129,12 @@ def freeze_holdout(
     return Holdout(path=out_dir, record=record)
 
 
-def load_holdout(directory: Path) -> Holdout:
-    """Return the holdout in `directory` after checking every photo's digest.
+def load_record(directory: Path) -> HoldoutRecord:
+    """Return the record of the holdout in `directory`; its photos are not looked at.
 
     Raises:
         NotFoundError: there is none.
-        RecordError: its record is malformed, or from before photos were open or sealed.
-        IntegrityError: photos are missing, added or changed; all are named.
+        RecordError: it is malformed, or from before photos were open or sealed.
     """
     try:
         data = (directory / RECORD_NAME).read_bytes()
@@ -148,8 +147,17 @@ def load_holdout(directory: Path) -> Holdout:
             f"The holdout {directory} is from before photos were open or sealed, and reports have shown the results on "
             "all of them, so it can decide nothing more. Freeze a new one, with photos that no report has shown."
         )
-    record = HoldoutRecord.from_json(data)
-    holdout = Holdout(path=directory, record=record)
+    return HoldoutRecord.from_json(data)
+
+
+def load_holdout(directory: Path) -> Holdout:
+    """Return the holdout in `directory` after checking every photo's digest.
+
+    Raises:
+        NotFoundError, RecordError: see `load_record`.
+        IntegrityError: photos are missing, added or changed; all are named.
+    """
+    holdout = Holdout(path=directory, record=load_record(directory))
     differences = list(_differences(holdout))
     if differences:
         raise IntegrityError(

@@ -42,12 +42,6 @@ def _first_problems(policy: Policy, *, is_first: bool) -> Iterator[str]:
             "a first model has no champion to beat, and the policy sets no floor. "
             "Set accuracy.floor or per_class.recall_floor in the policy."
         )
-    bare = [rule.name for rule in policy.metrics if rule.floor is None]
-    if bare and policy.has_floor:
-        yield (
-            f"a first model has no champion to be compared with in {', '.join(bare)}. "
-            "Give each of these metrics a floor in the policy, or leave it out for the first model."
-        )
 
 
 def _label_problems(policy: Policy, labels: Sequence[str]) -> Iterator[str]:

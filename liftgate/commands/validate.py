@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+import getpass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from artifact_sync.clock import SystemClock
-from artifact_sync.errors import RefusedError
 from artifact_sync.run_folder import RunFolder
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, say
 from liftgate.progress import counting
 
 if TYPE_CHECKING:
-    from validation.validate import Champion
-    from validation.verdict import Outcome
+    from artifact_sync.trust import TrustedView
+    from validation.case import Champion, TrainingPhotos
+    from validation.validate import Rehearsal
+    from validation.verdict import BudgetUse, Outcome, Reason
 
 EXIT_CODES: dict[Outcome, int] = {"better": 0, "not better": 20, "cannot tell": 21}
 
@@ -25,62 +27,108 @@ EXIT_CODES: dict[Outcome, int] = {"better": 0, "not better": 20, "cannot tell": 
 @click.command("validate")
 @click.argument("run_id", metavar="RUN")
 @click.option("--first", is_flag=True, help="Nothing is served yet: the policy's floors and limits alone decide.")
+@click.option("--rehearse", is_flag=True, help="Look at the open photos only: no verdict, and nothing is spent.")
 @click.option("--holdout", type=click.Path(path_type=Path), help="Its folder; default: [validation] holdout_dir.")
 @click.option("--policy", type=click.Path(path_type=Path), help="The policy; default: [validation] policy_path.")
+@click.option("--by", help="Who validates, for the ledger; default: your user name.")
 @json_option
 @click.pass_context
 def command(
-    context: click.Context, run_id: str, first: bool, holdout: Path | None, policy: Path | None, as_json: bool
+    context: click.Context,
+    run_id: str,
+    first: bool,
+    rehearse: bool,
+    holdout: Path | None,
+    policy: Path | None,
+    by: str | None,
+    as_json: bool,
 ) -> None:
     """Judge RUN: both models answer the frozen holdout, and the policy decides.
 
     Exit code 0: better. 20: not better. 21: cannot tell. The evidence is in the run's folder, as
-    report.html for people and report.json for programs.
+    report.html for people and report.json for programs. A question to the sealed photos spends one of
+    the holdout's tries (`liftgate budget`); --rehearse asks none.
     """
     from serving.decode_pool import DecodePool
+    from validation.case import open_case
     from validation.holdout import load_holdout
     from validation.policy import load_policy
-    from validation.validate import validate_run
+    from validation.validate import Bench, validate_run
+    from validation.validate import rehearse as rehearse_run
 
     site = Site.load(context.obj)
     settings = site.settings.validation
     run = site.run(run_id)
     judged_by = load_policy(policy or settings.policy_path)
-    directory = holdout or settings.holdout_dir
-    if directory is None:
-        raise RefusedError(
-            "Validation refused: no holdout is set. Freeze photos that people labelled with "
-            "`liftgate dataset freeze-holdout`, and set [validation] holdout_dir."
-        )
-    photos = load_holdout(directory)
-    champion = _champion(site)
+    photos = load_holdout(site.holdout_dir(holdout))
+    view = site.trusted.refresh()
+    ledger = site.ledger(photos.record)
+    ledger.reader.check_signed(view)
+    case = open_case(
+        run,
+        holdout=photos,
+        policy=judged_by,
+        champion=_champion(site, view),
+        first=first,
+        training=_training_photos(site, run),
+    )
     with counting("photos") as progress, DecodePool(workers=settings.decode_workers) as decoder:
-        report, verdict = validate_run(
-            run,
-            holdout=photos,
-            policy=judged_by,
-            champion=champion,
-            first=first,
+        bench = Bench(
             decoder=decoder,
             clock=SystemClock(),
+            ledger=ledger,
             settings=settings,
-            training_sha256s=_training_photos(site, run),
+            by=by or getpass.getuser(),
             progress=progress,
         )
+        if rehearse:
+            rehearsal = rehearse_run(case, bench=bench)
+        else:
+            _, verdict = validate_run(case, bench=bench)
+    if rehearse:
+        _print_rehearsal(rehearsal, as_json=as_json)
+        return
     against = "no champion" if verdict.champion is None else f"version {verdict.champion.version}"
-    lines = [f"{verdict.outcome}: run {run_id} against {against} on {report.photos} photos"]
-    lines += [f"  {reason.outcome:<11} {reason.check}: {reason.statement}" for reason in verdict.reasons]
-    lines.append(f"evidence: {run.report_html}")
+    lines = [f"{verdict.outcome}: run {run_id} against {against} on {len(photos.record.items):,} photos"]
+    lines += reason_lines(verdict.reasons)
+    lines += [budget_line(verdict.budget), f"evidence: {run.report_html}"]
     print_result("\n".join(lines), verdict.model_dump(mode="json"), as_json=as_json)
     context.exit(EXIT_CODES[verdict.outcome])
 
 
-def _champion(site: Site) -> Champion | None:
+def reason_lines(reasons: Iterable[Reason]) -> list[str]:
+    """Return one line a reason."""
+    return [f"  {reason.outcome:<11} {reason.check}: {reason.statement}" for reason in reasons]
+
+
+def budget_line(budget: BudgetUse | None) -> str:
+    """Return what a verdict cost."""
+    if budget is None:
+        return "budget: no try was spent"
+    left = "the holdout is opened: freeze a new one for the next candidate" if budget.is_opened else "left for others"
+    return f"budget: this was try {budget.number}, at level {budget.level:.4g}; {budget.tries_left} {left}"
+
+
+def _print_rehearsal(rehearsal: Rehearsal, *, as_json: bool) -> None:
+    report, known = rehearsal.report, rehearsal.known
+    reasons = [*(finding.reason for finding in known.sampled), *known.fixed, *known.sizes]
+    lines = [f"rehearsal: run {report.run_id} on the {report.photos:,} open photos; no verdict, nothing spent"]
+    lines += reason_lines(reasons)
+    would = "decide without the sealed photos" if known.is_settled else "ask the sealed photos, and spend a try"
+    lines.append(f"`liftgate validate {report.run_id}` would {would}")
+    document = {
+        "report": report.model_dump(mode="json"),
+        "reasons": [reason.model_dump(mode="json") for reason in reasons],
+        "would_spend_a_try": not known.is_settled,
+    }
+    print_result("\n".join(lines), document, as_json=as_json)
+
+
+def _champion(site: Site, view: TrustedView) -> Champion | None:
     """Return the stable version of the newest release, its files verified in a cache beside the runs."""
     from artifact_sync.pull import pull_version
-    from validation.validate import Champion
+    from validation.case import Champion
 
-    view = site.trusted.refresh()
     release = view.latest_release()
     if release is None:
         return None
@@ -89,10 +137,11 @@ def _champion(site: Site) -> Champion | None:
     return Champion(version=version, directory=pull_version(site.registry, version, models_dir=cache), release=release)
 
 
-def _training_photos(site: Site, run: RunFolder) -> AbstractSet[str] | None:
-    """Return the digests of the photos that the run was trained on, None when its dataset is not here."""
+def _training_photos(site: Site, run: RunFolder) -> TrainingPhotos | None:
+    """Return what is known of the photos that the run was trained on, None when its dataset is not here."""
     from training_cluster.data_manifest import load_data_manifest
-    from training_cluster.dataset_sources import source_sha256s
+    from training_cluster.dataset_sources import picture_hashes, source_sha256s
+    from validation.case import TrainingPhotos
 
     data_dir = site.settings.training.data_dir
     wanted = run.read_run().data_manifest_sha256
@@ -100,6 +149,6 @@ def _training_photos(site: Site, run: RunFolder) -> AbstractSet[str] | None:
         if (directory / "data_manifest.json").is_file():
             manifest = load_data_manifest(directory)
             if manifest.sha256 == wanted:
-                return source_sha256s(directory, manifest)
+                return TrainingPhotos(source_sha256s(directory, manifest), picture_hashes(directory, manifest))
     say(f"The dataset of run {run.run_id} is not in {data_dir}: photos of the holdout among them cannot be looked for.")
     return None

@@ -15,7 +15,8 @@ from PIL import Image
 
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import SystemClock
-from artifact_sync.errors import RefusedError
+from artifact_sync.directory_store import DirectoryStore
+from artifact_sync.errors import BudgetSpentError, RefusedError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.manifest import build_manifest
 from artifact_sync.records import (
@@ -26,13 +27,16 @@ from artifact_sync.records import (
     RunRecord,
     VersionRecord,
 )
+from artifact_sync.registry import Registry
 from artifact_sync.run_folder import RunFolder
 from serving.decode_pool import DecodePool
+from validation.case import Case, Champion, open_case
 from validation.holdout import Holdout, freeze_holdout
-from validation.policy import Policy
+from validation.ledger import BudgetLedger
+from validation.policy import BudgetRule, Policy
 from validation.report import Report
 from validation.settings import ValidationSettings
-from validation.validate import Champion, validate_run
+from validation.validate import Bench, Rehearsal, rehearse, validate_run
 from validation.verdict import Verdict
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -50,28 +54,28 @@ POLICY = Policy.model_validate(
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every judgement here shares."""
+class Judges:
+    """What every judgement here shares; each bucket has a budget of its own."""
 
     holdout: Holdout
     decoder: DecodePool
     root: Path
 
-    def judge(self, run: RunFolder, champion: Champion | None) -> tuple[Report, Verdict]:
-        return validate_run(
-            run,
-            holdout=self.holdout,
-            policy=POLICY,
-            champion=champion,
-            first=champion is None,
-            decoder=self.decoder,
-            clock=SystemClock(),
-            settings=SETTINGS,
-        )
+    def case(self, run: RunFolder, champion: Champion | None, *, policy: Policy = POLICY) -> Case:
+        first = champion is None
+        return open_case(run, holdout=self.holdout, policy=policy, champion=champion, first=first, training=None)
+
+    def bench(self, bucket: Path) -> Bench:
+        registry = Registry(DirectoryStore(bucket), model="colours")
+        ledger = BudgetLedger(registry, self.holdout.record, seen_path=None)
+        return Bench(decoder=self.decoder, clock=SystemClock(), ledger=ledger, settings=SETTINGS, by="ana")
+
+    def judge(self, run: RunFolder, champion: Champion | None, *, bucket: Path) -> tuple[Report, Verdict]:
+        return validate_run(self.case(run, champion), bench=self.bench(bucket))
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judges]:
     """Three hundred photos whose class is their strongest colour, by a margin that varies."""
     root = tmp_path_factory.mktemp("judging")
     (root / "photos").mkdir()
@@ -85,18 +89,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         photos.append(LabelledPhoto(path=path, label=LABELS[index % 3], source=f"folder:{index}"))
     with DecodePool(workers=2) as decoder:
         holdout = freeze_holdout(photos, labels=LABELS, out_dir=root / "holdout", decoder=decoder)
-        yield Bench(holdout=holdout, decoder=decoder, root=root)
+        yield Judges(holdout=holdout, decoder=decoder, root=root)
 
 
 @pytest.fixture(scope="module")
-def train(bench: Bench) -> Callable[..., RunFolder]:
+def train(judges: Judges) -> Callable[..., RunFolder]:
     """Make a complete run whose model prefers red by `bias`: with 0 it is right nearly always."""
     import keras
 
     from training_cluster.export import export_model
 
     def make(name: str, *, bias: float, labels: tuple[str, ...] = LABELS) -> RunFolder:
-        run = RunFolder(bench.root / name)
+        run = RunFolder(judges.root / name)
         if run.is_complete:
             return run
         model = keras.Sequential(
@@ -182,9 +186,11 @@ def served(run: RunFolder) -> Champion:
     return Champion(version=version, directory=run.export, release=release)
 
 
-def test_a_first_model_that_reaches_the_floors_goes_through(bench: Bench, train: Callable[..., RunFolder]) -> None:
+def test_a_first_model_that_reaches_the_floors_goes_through(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     run = train("run-first", bias=4.0)
-    report, verdict = bench.judge(run, None)
+    report, verdict = judges.judge(run, None, bucket=tmp_path)
     assert verdict.outcome == "better"
     assert verdict.champion is None
     assert report.champion is None
@@ -197,37 +203,44 @@ def test_a_first_model_that_reaches_the_floors_goes_through(bench: Bench, train:
 
 
 def test_a_better_model_is_better_and_a_second_call_says_the_same_without_measuring(
-    bench: Bench, train: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     champion, run = served(train("run-first", bias=4.0)), train("run-better", bias=0.0)
-    report, verdict = bench.judge(run, champion)
+    report, verdict = judges.judge(run, champion, bucket=tmp_path)
     assert verdict.outcome == "better", verdict.reasons
     assert verdict.champion == champion.reference
     assert report.paired is not None
-    assert report.paired.candidate_only == len(report.fixed) > 20
+    # Thirty of the three hundred photos are open, and only of these anything is told.
+    assert (report.scope, report.photos, report.sealed_photos) == ("open", 30, 270)
+    assert report.paired.candidate_only == len(report.fixed) > 2
+    assert verdict.budget is not None
+    assert (verdict.budget.number, verdict.budget.level, verdict.budget.is_opened) == (1, 0.025, False)
     page = run.report_html.read_text()
     assert "is shown to be better than version 1" in page
-    assert page.count("data:image/jpeg;base64,") == 18 + min(18, report.paired.champion_only)
     before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     monkeypatch.setattr("validation.validate.measure", None)
-    assert bench.judge(run, champion) == (report, verdict)
+    assert judges.judge(run, champion, bucket=tmp_path) == (report, verdict)
     assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
 
 
-def test_a_worse_model_is_not_better(bench: Bench, train: Callable[..., RunFolder]) -> None:
-    _, verdict = bench.judge(train("run-worse", bias=4.0), served(train("run-better", bias=0.0)))
+def test_a_worse_model_is_not_better(judges: Judges, train: Callable[..., RunFolder], tmp_path: Path) -> None:
+    _, verdict = judges.judge(train("run-worse", bias=4.0), served(train("run-better", bias=0.0)), bucket=tmp_path)
     assert verdict.outcome == "not better"
     assert "it is shown to be worse" in verdict.reasons[0].statement
 
 
-def test_labels_in_another_order_are_read_by_name(bench: Bench, train: Callable[..., RunFolder]) -> None:
+def test_labels_in_another_order_are_read_by_name(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     turned = train("run-turned", bias=0.0, labels=("blue", "red", "green"))
-    report, verdict = bench.judge(turned, served(train("run-first", bias=4.0)))
+    report, verdict = judges.judge(turned, served(train("run-first", bias=4.0)), bucket=tmp_path)
     assert verdict.outcome == "better"
     assert report.candidate_accuracy > 0.95
 
 
-def test_weights_that_are_not_numbers_are_found_out(bench: Bench, train: Callable[..., RunFolder]) -> None:
+def test_weights_that_are_not_numbers_are_found_out(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     import tensorflow as tf
 
     run = copy_of(train("run-first", bias=4.0), "run-nan")
@@ -243,31 +256,96 @@ def test_weights_that_are_not_numbers_are_found_out(bench: Bench, train: Callabl
         tensors=[tf.constant(tensor) for tensor in poisoned],
     )
     complete(run)
-    report, verdict = bench.judge(run, served(train("run-first", bias=4.0)))
-    assert verdict.outcome == "not better"
-    assert report.candidate.non_finite_photos == 300
-    failed = {reason.check for reason in verdict.reasons if reason.outcome == "not better"}
-    assert {"finite scores", "golden examples", "accuracy floor"} <= failed
+    with pytest.raises(RefusedError, match="none of its answers is a number"):
+        judges.judge(run, served(train("run-first", bias=4.0)), bucket=tmp_path)
+    assert not run.verdict_json.exists()
 
 
-def test_a_candidate_that_no_server_loads_is_refused(bench: Bench, train: Callable[..., RunFolder]) -> None:
+def test_a_candidate_that_no_server_loads_is_refused(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     run = copy_of(train("run-first", bias=4.0), "run-cut")
     (run.export / "variables/variables.index").write_bytes(b"")
     complete(run)
-    with pytest.raises(RefusedError, match="the candidate does not work on a model server"):
-        bench.judge(run, None)
+    with pytest.raises(RefusedError, match="did not stand its trial"):
+        judges.judge(run, None, bucket=tmp_path)
     assert not run.verdict_json.exists()
+
+
+def test_a_rehearsal_decides_nothing_and_spends_nothing(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = copy_of(train("run-better", bias=0.0), f"run-{tmp_path.name}")
+    champion, bench = served(train("run-first", bias=4.0)), judges.bench(tmp_path)
+    rehearsal = rehearse(judges.case(run, champion), bench=bench)
+    assert isinstance(rehearsal, Rehearsal)
+    assert rehearsal.report.scope == "open"
+    assert not rehearsal.known.is_settled
+    assert bench.ledger.state().spendings == ()
+    assert not run.verdict_json.exists()
+    assert not run.report_json.exists()
+
+
+def test_a_worse_model_costs_no_try(judges: Judges, train: Callable[..., RunFolder], tmp_path: Path) -> None:
+    champion = served(train("run-better", bias=0.0))
+    _, verdict = judges.judge(copy_of(train("run-worse", bias=8.0), f"run-{tmp_path.name}"), champion, bucket=tmp_path)
+    assert (verdict.outcome, verdict.budget) == ("not better", None)
+    assert judges.bench(tmp_path).ledger.state().spendings == ()
+
+
+def test_a_judgement_that_was_cut_off_is_finished_at_the_level_it_began_with(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of(train("run-better", bias=0.0), f"run-{tmp_path.name}")
+    champion = served(train("run-first", bias=4.0))
+
+    def cut_off(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("validation.validate.confirms", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            judges.judge(run, champion, bucket=tmp_path)
+    assert not run.verdict_json.exists()
+    (begun,) = judges.bench(tmp_path).ledger.state().spendings
+    assert begun.outcome is None
+    _, verdict = judges.judge(run, champion, bucket=tmp_path)
+    assert verdict.outcome == "better"
+    (ended,) = judges.bench(tmp_path).ledger.state().spendings
+    assert ended.entry == begun.entry
+    assert verdict.budget is not None
+    assert ended.outcome is not None
+    assert verdict.budget.entry_sha256 == ended.outcome.sha256
+
+
+def test_the_last_promotion_opens_the_holdout_and_the_next_candidate_is_told_to_bring_labels(
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    once = POLICY.model_copy(update={"budget": BudgetRule(tries=3, promotions=1)})
+    run = copy_of(train("run-better", bias=0.0), f"run-{tmp_path.name}")
+    champion, bench = served(train("run-first", bias=4.0)), judges.bench(tmp_path)
+    report, verdict = validate_run(judges.case(run, champion, policy=once), bench=bench)
+    assert verdict.outcome == "better"
+    assert verdict.budget is not None
+    assert verdict.budget.is_opened
+    assert (report.scope, report.photos, report.sealed_photos) == ("all", 300, 0)
+    other = copy_of(train("run-turned", bias=0.0, labels=("blue", "red", "green")), f"other-{tmp_path.name}")
+    complete(other, labels=("blue", "red", "green"))
+    with pytest.raises(BudgetSpentError, match="new labelled photos"):
+        validate_run(judges.case(other, champion, policy=once), bench=bench)
+    # To look is still allowed, and now at all photos.
+    assert rehearse(judges.case(other, champion, policy=once), bench=bench).report.scope == "all"
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium: apt-get install chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (390, "dark"), (1280, "light")])
 def test_the_report_reads_well_from_disk_on_a_phone_and_on_a_desk(
-    bench: Bench, train: Callable[..., RunFolder], width: int, scheme: Literal["light", "dark"]
+    judges: Judges, train: Callable[..., RunFolder], tmp_path: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:
     from playwright.sync_api import sync_playwright
 
     run = train("run-better", bias=0.0)
-    bench.judge(run, served(train("run-first", bias=4.0)))
+    judges.judge(run, served(train("run-first", bias=4.0)), bucket=tmp_path)
     asked: list[str] = []
     said: list[str] = []
     with sync_playwright() as started:
