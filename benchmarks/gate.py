@@ -25,7 +25,7 @@ sys.path[0] = str(Path(__file__).parent.parent)
 
 import numpy as np
 
-from benchmarks.gate_checks import CheckRow, check_row, disagreements_with_gate, violations
+from benchmarks.gate_checks import CheckRow, check_row, disagreements_with_gate, violation_costs
 from benchmarks.gate_power import PowerRow, power_rows
 from benchmarks.gate_rules import rules
 from benchmarks.gate_trainers import TRAINERS, Equal, Photos
@@ -108,8 +108,8 @@ def main() -> None:
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         played = [pool.submit(play_many, job) for job in jobs]
         checked = [
-            pool.submit(check_row, name, level=given.alpha / 2, candidates=candidates, seed=given.seed)
-            for name in violations()
+            pool.submit(check_row, name, level=given.alpha / 2, candidates=candidates // cost, seed=given.seed)
+            for name, cost in violation_costs().items()
         ]
         cells = [cell.result() for cell in played]
         show_histories(cells, names)
