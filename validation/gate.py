@@ -22,19 +22,17 @@ from itertools import chain
 
 import numpy as np
 
-from artifact_sync.errors import RefusedError
 from validation.accuracy_checks import accuracy_claims, accuracy_findings
 from validation.answers import Answers
 from validation.claims import Claim, Finding, Question
 from validation.fixed_checks import fixed_reasons
 from validation.group_checks import group_claims, group_findings
-from validation.groups import Counts, Group, Sizes, Tally, judged_counts, judged_sizes
+from validation.groups import Counts, judged_counts, judged_sizes
 from validation.metric_checks import metric_demands, metric_findings
 from validation.policy import Policy
-from validation.policy_fit import refuse_unfit_policy
 from validation.report import Report
 from validation.shortfall import Shortfall, shortfall
-from validation.size_checks import size_reasons, too_small
+from validation.size_checks import size_reasons
 from validation.suspect_checks import SUSPECT_CHECK, weigh_suspects
 from validation.suspects import disputed
 from validation.verdict import BudgetUse, Outcome, Reason, Verdict
@@ -276,41 +274,3 @@ def _unconfirmed(budget: BudgetUse, missing: Shortfall) -> Reason:
 
 def _tries(budget: BudgetUse) -> str:
     return f"try {budget.number} of this holdout, {budget.tries_left} left"
-
-
-def judge(report: Report, *, policy: Policy, decided_at: datetime) -> Verdict:
-    """Return the verdict of a report alone, all of whose photos decide.
-
-    Raises:
-        RefusedError: as `refuse_unfit_policy`, or the policy asks for what a report does not hold.
-    """
-    refuse_unfit_policy(policy, labels=report.labels, is_first=report.paired is None)
-    if policy.metrics or policy.per_slice is not None:
-        raise RefusedError("Validation refused: metrics and slices are judged by answers, not by a report.")
-    rule = policy.accuracy
-    question = Question(alpha=rule.alpha, level=rule.alpha, power=rule.power)
-    counts = _reported(report)
-    findings = (
-        *accuracy_findings(counts, policy=policy, question=question),
-        *group_findings(counts, policy=policy, question=question),
-    )
-    sizes = too_small(Sizes(report.photos, {group: tally.n for group, tally in counts.classes.items()}), policy=policy)
-    reasons = (*sizes, *(finding.reason for finding in findings), *fixed_reasons(report, policy=policy))
-    return Verdict(
-        run_id=report.run_id,
-        model=report.model,
-        outcome=combine(reasons),
-        reasons=reasons,
-        candidate_manifest_sha256=report.candidate.manifest_sha256,
-        champion=report.champion_reference,
-        holdout_sha256=report.holdout_sha256,
-        policy_sha256=policy.sha256,
-        report_sha256=report.sha256,
-        decided_at=decided_at,
-    )
-
-
-def _reported(report: Report) -> Counts:
-    classes = {Group(row.label): Tally(n=row.n, right=row.candidate_right, paired=row.paired) for row in report.classes}
-    whole = Tally(n=report.photos, right=report.candidate.right, paired=report.paired)
-    return Counts(whole=whole, classes=classes, slices={})

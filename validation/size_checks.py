@@ -31,11 +31,10 @@ def size_reasons(items: Sequence[HoldoutItem], *, labels: Sequence[str], policy:
     # A slice of which all photos are open is one that the sealed ones say nothing of.
     wanted = judged_sizes(items, labels=labels, policy=policy)
     sizes = Sizes(there.photos, {group: there.of(group) for group in wanted.groups})
-    return tuple(too_small(sizes, policy=policy, kind=kind))
+    return tuple(_too_small(sizes, policy=policy, kind=kind))
 
 
-def too_small(there: Sizes, *, policy: Policy, kind: str = "") -> Iterator[Reason]:
-    """Yield what of `there` is too small; `kind` says which photos these are."""
+def _too_small(there: Sizes, *, policy: Policy, kind: str) -> Iterator[Reason]:
     if there.photos < policy.accuracy.minimum_photos:
         yield _too_few("holdout size", "The holdout", there.photos, policy.accuracy.minimum_photos, kind=kind)
     for check, minimum, is_slice in (
