@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 TRAINING_DIGITS = 1000
 _MODEL = '[model]\narchitecture = "small-cnn"\nwidths = [8, 16]\ndense_units = 32\n'
 _CONFIGS = {
-    "first": "[optimization]\nepochs = 2\nbatch_size = 32\n[data]\nmax_examples = 200\n",
+    "first": "[optimization]\nepochs = 5\nbatch_size = 32\nlearning_rate = 3e-3\n[data]\nmax_examples = 300\n",
     "better": "[optimization]\nepochs = 12\nbatch_size = 32\nlearning_rate = 3e-3\n",
     "worse": "[optimization]\nepochs = 1\nbatch_size = 32\nlearning_rate = 1e-6\n[data]\nmax_examples = 100\n",
 }
@@ -93,7 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number}.png").write_bytes(data)
     (training.folder / "policy.toml").write_text(POLICY)
-    training.run("dataset", "freeze-holdout", "--photos", "judged")
+    training.run("dataset", "freeze-holdout", "--photos", "judged", "--open-share", "0.2")
     training.run("dataset", "build", "--photos", "photos", "--size", "8x8x1", "--no-feedback")
     for name in ("root", "approver", "releaser"):
         training.run("keys", "new", name, "--directory", "keys", "--no-passphrase")
