@@ -29,8 +29,8 @@ from benchmarks.gate_checks import CheckRow, check_row, disagreements_with_gate,
 from benchmarks.gate_power import PowerRow, power_rows
 from benchmarks.gate_rules import rules
 from benchmarks.gate_trainers import TRAINERS, Equal, Photos
-from validation.budget import Terms
-from validation.proportions import proportion_interval
+from validation.budgets.budget import Terms
+from validation.figures.proportions import proportion_interval
 
 PHOTOS = 1000
 DISAGREEMENT = 0.08

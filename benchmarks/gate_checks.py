@@ -1,4 +1,4 @@
-"""How often the gate itself confirms a candidate that violates one demand, asked through `validation.gate.confirms`.
+"""How often the gate itself (`validation.checks.gate.confirms`) confirms a candidate that violates one demand.
 
 Its place in the flow: gate.py prints these rows beside the histories, whose rules look at accuracy only.
 """
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from benchmarks.gate_rules import p_value, paired
 from benchmarks.gate_trainers import Mask
 from validation.answers import Answers
-from validation.gate import confirms
-from validation.holdout import HoldoutItem
-from validation.policy import AccuracyRule, MetricRule, PerClassRule, PerSliceRule, Policy
+from validation.checks.gate import confirms
+from validation.checks.policy import AccuracyRule, MetricRule, PerClassRule, PerSliceRule, Policy
+from validation.photos.holdout import HoldoutItem
 
 MARGIN = 0.03
 PHOTOS = 900

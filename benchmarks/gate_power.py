@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.gate_rules import p_value
-from validation.budget import History, Terms, Try, level_of
-from validation.power import labels_for_superiority
-from validation.statistics import PairedCounts
+from validation.budgets.budget import History, Terms, Try, level_of
+from validation.figures.power import labels_for_superiority
+from validation.figures.statistics import PairedCounts
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 
 from benchmarks.gate_trainers import Feedback, Mask, Photos
-from validation.budget import History, Terms, Try, is_spent, level_of
-from validation.statistics import PairedCounts, superiority_p_value
+from validation.budgets.budget import History, Terms, Try, is_spent, level_of
+from validation.figures.statistics import PairedCounts, superiority_p_value
 
 
 def paired(candidate: Mask, champion: Mask) -> PairedCounts:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[0] = str(REPOSITORY)
 
-from validation import bootstrap as engine
-from validation.metric_sums import Side, summed_gain
-from validation.metrics import LESS_IS_BETTER, metric_value
-from validation.policy import MetricName
-from validation.pseudo_photos import PseudoPhotos
+from validation.checks.policy import MetricName
+from validation.figures import bootstrap as engine
+from validation.figures.metric_sums import Side, summed_gain
+from validation.figures.metrics import LESS_IS_BETTER, metric_value
+from validation.figures.pseudo_photos import PseudoPhotos
 
 SEED = 11
 POPULATION, CLASSES, TOP_K = 60_000, 5, 2

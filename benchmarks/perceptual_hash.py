@@ -26,7 +26,7 @@ sys.path[0] = str(REPOSITORY)  # `serving` is the package, not the script beside
 from artifact_sync.records import InputContract
 from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
-from validation.hash_search import Hashes, near_pairs, nearest
+from validation.photos.hash_search import Hashes, near_pairs, nearest
 
 SEED = 20261120
 DISTANCES = (0, 2, 4, 7)

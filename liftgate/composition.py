@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from artifact_sync.trust.keys import Signer
     from serving.model_server import GrpcModelServer, ServerTls
     from serving.settings import AgentSettings
-    from validation.holdout import HoldoutRecord
-    from validation.ledger import BudgetLedger
+    from validation.budgets.ledger import BudgetLedger
+    from validation.photos.holdout import HoldoutRecord
     from web.settings import WebSettings
 
 
@@ -92,7 +92,7 @@ class Site:
 
     def ledger(self, holdout: HoldoutRecord) -> BudgetLedger:
         """Return the ledger of a holdout's error budget; nothing is contacted yet."""
-        from validation.ledger import BudgetLedger
+        from validation.budgets.ledger import BudgetLedger
 
         trust = self.settings.trust
         seen_path = None if trust is None else trust.metadata_dir / "seen-budgets.json"

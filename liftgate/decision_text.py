@@ -12,10 +12,10 @@ from liftgate.plain_text import one_line, quoted
 if TYPE_CHECKING:
     from artifact_sync.records import Evidence
     from artifact_sync.run_folder import RunFolder
-    from validation.approval_records import SignedApproval, SignedDecision
-    from validation.decisions import DecisionLog
-    from validation.standing import Standing
-    from validation.verdict import BudgetUse, Verdict
+    from validation.approvals.approval_records import SignedApproval, SignedDecision
+    from validation.approvals.decisions import DecisionLog
+    from validation.approvals.standing import Standing
+    from validation.checks.verdict import BudgetUse, Verdict
 
 _INDENT = "    "
 
@@ -68,9 +68,9 @@ def evidence_lines(run: RunFolder) -> list[str]:
     approval is refused then.
     """
     from artifact_sync.errors import LiftgateError
-    from validation.report import Report
-    from validation.report_summary import deciding, sentence
-    from validation.verdict import Verdict
+    from validation.checks.verdict import Verdict
+    from validation.reports.report import Report
+    from validation.reports.report_summary import deciding, sentence
 
     try:
         verdict = Verdict.from_json(run.verdict_json.read_bytes())

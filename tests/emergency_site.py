@@ -12,7 +12,7 @@ from artifact_sync.store import ObjectStore
 from artifact_sync.trust import SigningKey
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Roles
-from validation.break_glass import BrokenGlass, break_glass
+from validation.releases.break_glass import BrokenGlass, break_glass
 
 
 def plain(*_: object, **__: object) -> None:

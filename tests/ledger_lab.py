@@ -15,12 +15,12 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.registry import Registry
 from artifact_sync.settings import StoreSettings, open_store
 from artifact_sync.store import ObjectStore
-from validation.holdout import HoldoutItem, HoldoutRecord
-from validation.ledger import BudgetLedger
-from validation.ledger_records import Spending
-from validation.ledger_refusals import Attempt
-from validation.policy import AccuracyRule, BudgetRule, Policy
-from validation.verdict import BudgetUse
+from validation.budgets.ledger import BudgetLedger
+from validation.budgets.ledger_records import Spending
+from validation.budgets.ledger_refusals import Attempt
+from validation.checks.policy import AccuracyRule, BudgetRule, Policy
+from validation.checks.verdict import BudgetUse
+from validation.photos.holdout import HoldoutItem, HoldoutRecord
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 RULES = Policy(

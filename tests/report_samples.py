@@ -23,10 +23,12 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import PhotoError
 from artifact_sync.records import InputContract, Lineage
 from serving.photo import decode_photo
-from validation.holdout import Holdout, HoldoutItem, HoldoutRecord
-from validation.policy import Policy
-from validation.proportions import proportion_interval
-from validation.report import (
+from validation.checks.policy import Policy
+from validation.checks.verdict import BudgetUse, ChampionReference, Reason, Verdict
+from validation.figures.proportions import proportion_interval
+from validation.figures.statistics import PairedCounts, difference_interval
+from validation.photos.holdout import Holdout, HoldoutItem, HoldoutRecord
+from validation.reports.report import (
     CalibrationBin,
     ChangedPhoto,
     ClassMeasurements,
@@ -41,9 +43,7 @@ from validation.report import (
     SuspectLabel,
     TrialRecord,
 )
-from validation.report_page import render_page
-from validation.statistics import PairedCounts, difference_interval
-from validation.verdict import BudgetUse, ChampionReference, Reason, Verdict
+from validation.reports.report_page import render_page
 
 # Many classes have the same few counts.
 _share_interval = cache(proportion_interval)

@@ -22,10 +22,12 @@ from artifact_sync.trust import SigningKey, TrustedReader, TrustedView
 from artifact_sync.trust.ceremony import initialise_trust
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries, Roles
-from validation.approval import ApprovalTerms, approvals, approve
-from validation.approval_records import SignedApproval
-from validation.budget import History, Terms, level_of
-from validation.ledger_records import (
+from validation.approvals.approval import ApprovalTerms, approvals, approve
+from validation.approvals.approval_records import SignedApproval
+from validation.approvals.rejection import Said, reject, revoke
+from validation.approvals.standing import Standing
+from validation.budgets.budget import History, Terms, level_of
+from validation.budgets.ledger_records import (
     OUTCOME,
     TERMS,
     TRY,
@@ -34,11 +36,9 @@ from validation.ledger_records import (
     LedgerTry,
     outcomes_digest,
 )
-from validation.promote import Beside, Promotion, Rollback, promote, roll_back
-from validation.rejection import Said, reject, revoke
-from validation.report import LatencyMs, ModelMeasurements, Report
-from validation.standing import Standing
-from validation.verdict import BudgetUse, ChampionReference, Outcome, Reason, Verdict
+from validation.checks.verdict import BudgetUse, ChampionReference, Outcome, Reason, Verdict
+from validation.releases.promote import Beside, Promotion, Rollback, promote, roll_back
+from validation.reports.report import LatencyMs, ModelMeasurements, Report
 
 MODEL = "photos"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.holdout_record import HoldoutItem
+from validation.photos.holdout_record import HoldoutItem
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from artifact_sync.manifest import verify_manifest
 from artifact_sync.records import GoldenExamples, InputContract, Manifest, ReleaseRecord, RunRecord, VersionRecord
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH, RunFolder
 from serving.perceptual_hash import PictureHashes
+from validation.checks.policy import Policy
+from validation.checks.policy_fit import refuse_unfit_policy
+from validation.checks.verdict import ChampionReference
 from validation.evaluate import label_columns
-from validation.holdout import Holdout
-from validation.model_scan import scan_export
-from validation.policy import Policy
-from validation.policy_fit import refuse_unfit_policy
-from validation.verdict import ChampionReference
+from validation.photos.holdout import Holdout
+from validation.programs.model_scan import scan_export
 
 _LISTED = 5
 

@@ -17,8 +17,8 @@ from artifact_sync.clock import Clock
 from artifact_sync.errors import ModelServerError, RefusedError
 from artifact_sync.records import InputContract
 from serving.model_server import ModelServer
-from validation.holdout import Holdout, PhotoDecoder
-from validation.report import LatencyMs
+from validation.photos.holdout import Holdout, PhotoDecoder
+from validation.reports.report import LatencyMs
 
 Progress = Callable[[int, int], None]
 """Told how many of how many photos are answered."""

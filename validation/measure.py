@@ -16,14 +16,14 @@ from artifact_sync.clock import Clock
 from artifact_sync.errors import ModelServerError, RefusedError
 from validation.answers import Answers
 from validation.case import Case, ModelOnDisk
-from validation.comparison import measurements_of
+from validation.checks.policy import Policy
 from validation.evaluate import Progress, Subject, answer_holdout, measure_latency
-from validation.holdout import Holdout, PhotoDecoder
-from validation.isolation import Isolation
-from validation.policy import Policy
-from validation.report import LatencyMs, ModelMeasurements
+from validation.photos.holdout import Holdout, PhotoDecoder
+from validation.programs.isolation import Isolation
+from validation.programs.smoke import SmokeServer, replay_golden_examples, throwaway_server
+from validation.reports.comparison import measurements_of
+from validation.reports.report import LatencyMs, ModelMeasurements
 from validation.settings import ValidationSettings
-from validation.smoke import SmokeServer, replay_golden_examples, throwaway_server
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 _GREATEST_GOLDEN_DIFFERENCE = 1e9

@@ -21,22 +21,22 @@ import numpy as np
 from artifact_sync.clock import Clock
 from artifact_sync.durable import fsync_directory, write_durably
 from artifact_sync.errors import BudgetSpentError, RecordError
-from validation import near_duplicates
-from validation.budget import History, Terms, level_of
+from validation.budgets.budget import History, Terms, level_of
+from validation.budgets.ledger import BudgetLedger
+from validation.budgets.ledger_refusals import Attempt
 from validation.case import Case
-from validation.comparison import compare
+from validation.checks.gate import Preliminary, confirms, decide, preliminary
+from validation.checks.verdict import BudgetUse, Verdict
 from validation.evaluate import Progress
-from validation.gate import Preliminary, confirms, decide, preliminary
-from validation.holdout import PhotoDecoder
-from validation.isolation import find_isolation
-from validation.ledger import BudgetLedger
-from validation.ledger_refusals import Attempt
 from validation.measure import Measured, measure
-from validation.report import NearDuplicate, Report, TrialRecord
-from validation.report_page import render_page
+from validation.photos import near_duplicates
+from validation.photos.holdout import PhotoDecoder
+from validation.programs.isolation import find_isolation
+from validation.programs.trial import trial
+from validation.reports.comparison import compare
+from validation.reports.report import NearDuplicate, Report, TrialRecord
+from validation.reports.report_page import render_page
 from validation.settings import ValidationSettings
-from validation.trial import trial
-from validation.verdict import BudgetUse, Verdict
 
 
 @dataclass(frozen=True)

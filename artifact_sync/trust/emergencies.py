@@ -1,6 +1,6 @@
 """Listing a version in an emergency: the create-only step that the break-glass key alone can do.
 
-Its place in the flow: validation/break_glass.py decides, this writes the list, and publisher.py the
+Its place in the flow: validation/releases/break_glass.py decides, this writes the list, and publisher.py the
 release, which needs the releaser's key. Either key alone changes nothing that a host would serve.
 """
 

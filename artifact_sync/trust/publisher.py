@@ -1,6 +1,6 @@
 """Publishing: the create-only steps that make a version approved and a release true.
 
-Its place in the flow: validation/promote.py decides, this writes. The order is N.targets.json (or
+Its place in the flow: validation/releases/promote.py decides, this writes. The order is N.targets.json (or
 N.break-glass-….json, by emergencies.py) → M.releases.json → S.snapshot.json → timestamp.json → readable
 copies. The first two are where races are decided; everything after them is `complete`, which anybody
 who holds the releaser's key may run at any time. timestamp.json has its snapshot's number, so that

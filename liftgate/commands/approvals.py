@@ -18,7 +18,7 @@ from liftgate.output import json_option, print_result
 @click.pass_obj
 def command(config_path: Path | None, run_id: str, as_json: bool) -> None:
     """Show who approved, rejected or took back what, and what is missing before RUN can be promoted."""
-    from validation.approval import approvals
+    from validation.approvals.approval import approvals
 
     site = Site.load(config_path)
     standing = approvals(site.run(run_id), trust=site.trusted, now=SystemClock().now())

@@ -29,8 +29,8 @@ def command(config_path: Path | None, run_id: str, reason: str, key: Path | None
     Shows the evidence first, on stderr. Refused when the verdict is not "better", when the report is missing or
     another one, when the champion moved since, when you trained it, or when you rejected it.
     """
-    from validation.approval import ApprovalTerms, approvals, approve
-    from validation.report import Report
+    from validation.approvals.approval import ApprovalTerms, approvals, approve
+    from validation.reports.report import Report
 
     site = Site.load(config_path)
     run, settings = site.run(run_id), site.settings.validation
@@ -66,8 +66,8 @@ def show_evidence(run: RunFolder) -> None:
     Raises:
         RefusedError: nobody can read it, so nobody can have looked at it.
     """
-    from validation.rejection import earlier_rejections
-    from validation.verdict import Verdict
+    from validation.approvals.rejection import earlier_rejections
+    from validation.checks.verdict import Verdict
 
     try:
         for line in evidence_lines(run):

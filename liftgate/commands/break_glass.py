@@ -44,7 +44,7 @@ def command(
 
     When it was cut off, run the same command again: it finishes what it began.
     """
-    from validation.break_glass import break_glass
+    from validation.releases.break_glass import break_glass
 
     site = Site.load(config_path)
     run = site.run(run_id)

@@ -11,8 +11,8 @@ from liftgate.composition import Site
 from liftgate.output import json_option, print_result, table
 
 if TYPE_CHECKING:
-    from validation.budget import Terms
-    from validation.ledger_records import Entries
+    from validation.budgets.budget import Terms
+    from validation.budgets.ledger_records import Entries
 
 
 @click.command("budget")
@@ -24,7 +24,7 @@ def command(config_path: Path | None, holdout: Path | None, as_json: bool) -> No
 
     It reads the ledger in the bucket, which no machine can reset. docs/gate.md says what a try is.
     """
-    from validation.holdout import load_record
+    from validation.photos.holdout import load_record
 
     site = Site.load(config_path)
     record = load_record(site.holdout_dir(holdout))
@@ -46,7 +46,7 @@ def command(config_path: Path | None, holdout: Path | None, as_json: bool) -> No
 
 
 def _left(terms: Terms, entries: Entries) -> str:
-    from validation.budget import is_spent, level_of, tries_left
+    from validation.budgets.budget import is_spent, level_of, tries_left
 
     history = entries.history
     bound = f"alpha {terms.alpha:g}, {terms.tries} tries, {terms.promotions} promotions"
@@ -57,7 +57,7 @@ def _left(terms: Terms, entries: Entries) -> str:
 
 
 def _figures(terms: Terms, entries: Entries) -> dict[str, object]:
-    from validation.budget import is_spent, level_of, tries_left
+    from validation.budgets.budget import is_spent, level_of, tries_left
 
     history = entries.history
     spent = is_spent(terms, history)

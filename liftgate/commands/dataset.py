@@ -17,7 +17,7 @@ from liftgate.progress import counting
 if TYPE_CHECKING:
     from artifact_sync.labelled_photo import LabelledPhoto
     from artifact_sync.records import InputContract
-    from validation.holdout import HoldoutItem
+    from validation.photos.holdout import HoldoutItem
 
 _SIZE = re.compile(r"^(?P<height>\d+)x(?P<width>\d+)x(?P<channels>[13])$")
 
@@ -135,7 +135,7 @@ def freeze(
     decide, and what they say is told as a verdict only. Photos that look nearly the same go to one side.
     """
     from serving.decode_pool import DecodePool
-    from validation.holdout import freeze_holdout, load_holdout
+    from validation.photos.holdout import freeze_holdout, load_holdout
 
     settings = Site.load(config_path).settings
     target = out or settings.validation.holdout_dir
@@ -224,7 +224,7 @@ def _holdout_digests(site: Site) -> frozenset[str]:
     if directory is None or not directory.exists():
         say("No holdout is set ([validation] holdout_dir): nothing is kept out of the training data.")
         return frozenset()
-    from validation.holdout import load_holdout
+    from validation.photos.holdout import load_holdout
 
     return load_holdout(directory).photo_sha256s
 

@@ -15,7 +15,7 @@ from liftgate.plain_text import one_line, quoted
 from liftgate.release_text import emergency_document, emergency_text, kind_text, served_text
 
 if TYPE_CHECKING:
-    from validation.history import HistoryEntry
+    from validation.releases.history import HistoryEntry
 
 _INDENT = "    "
 
@@ -26,7 +26,7 @@ _INDENT = "    "
 @click.pass_obj
 def command(config_path: Path | None, newest: int, as_json: bool) -> None:
     """Show the releases, verified as they are read from the bucket."""
-    from validation.history import history
+    from validation.releases.history import history
 
     site = Site.load(config_path)
     entries = tuple(history(site.trusted.refresh(), site.registry, newest=newest))

@@ -38,7 +38,7 @@ def command(
 
     When it was cut off, run the same command again: it finishes what it began.
     """
-    from validation.promote import Beside, promote
+    from validation.releases.promote import Beside, promote
 
     if canary is not None and shadow is not None:
         raise click.UsageError("--canary and --shadow: a candidate is the one or the other. Begin with --shadow.")

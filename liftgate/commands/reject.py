@@ -25,7 +25,7 @@ def command(config_path: Path | None, run_id: str, reason: str, key: Path | None
     It holds, on every machine, until you take it back with `liftgate revoke`. It replaces an approval of yours.
     Refused when the promotion has begun or RUN is served: then roll back.
     """
-    from validation.rejection import reject
+    from validation.approvals.rejection import reject
 
     site = Site.load(config_path)
     run = site.run(run_id)

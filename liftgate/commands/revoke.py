@@ -23,7 +23,7 @@ def command(config_path: Path | None, run_id: str, reason: str, key: Path | None
 
     Nobody else's word is touched. Afterwards you may approve or reject anew.
     """
-    from validation.rejection import revoke
+    from validation.approvals.rejection import revoke
 
     site = Site.load(config_path)
     said = revoke(

@@ -23,7 +23,7 @@ def command(
     config_path: Path | None, to: int | None, reason: str, by: str | None, key: Path | None, as_json: bool
 ) -> None:
     """Create a release that names an earlier version; no byte is copied."""
-    from validation.promote import roll_back
+    from validation.releases.promote import roll_back
 
     site = Site.load(config_path)
     done = roll_back(

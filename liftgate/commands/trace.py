@@ -14,7 +14,7 @@ from liftgate.plain_text import one_line
 from liftgate.release_text import emergency_text, kind_text
 
 if TYPE_CHECKING:
-    from validation.history import VersionTrace
+    from validation.releases.history import VersionTrace
 
 
 @click.command("trace")
@@ -26,7 +26,7 @@ def command(config_path: Path | None, identifier: tuple[str, ...], as_json: bool
 
     ID is a run, "version 3" or 3, "release 7", or at least 8 digits of a digest.
     """
-    from validation.history import trace
+    from validation.releases.history import trace
 
     site = Site.load(config_path)
     traces = trace(site.trusted.refresh(), site.registry, " ".join(identifier))

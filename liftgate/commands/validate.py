@@ -18,8 +18,8 @@ from liftgate.progress import counting
 if TYPE_CHECKING:
     from artifact_sync.trust import TrustedView
     from validation.case import Champion, TrainingPhotos
+    from validation.checks.verdict import BudgetUse, Outcome, Reason
     from validation.validate import Rehearsal
-    from validation.verdict import BudgetUse, Outcome, Reason
 
 EXIT_CODES: dict[Outcome, int] = {"better": 0, "not better": 20, "cannot tell": 21}
 
@@ -51,8 +51,8 @@ def command(
     """
     from serving.decode_pool import DecodePool
     from validation.case import open_case
-    from validation.holdout import load_holdout
-    from validation.policy import load_policy
+    from validation.checks.policy import load_policy
+    from validation.photos.holdout import load_holdout
     from validation.validate import Bench, validate_run
     from validation.validate import rehearse as rehearse_run
 

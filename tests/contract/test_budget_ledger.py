@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from artifact_sync.registry import Registry
-from validation.budget import remaining
-from validation.ledger_records import read_entries
+from validation.budgets.budget import remaining
+from validation.budgets.ledger_records import read_entries
 
 PROCESSES, TRIES = 3, 4
 

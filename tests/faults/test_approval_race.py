@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from artifact_sync.errors import LostRaceError, RefusedError
-from validation.approval_records import SignedApproval
-from validation.decisions import DecisionBook
-from validation.promote import Promotion
-from validation.rejection import Said
+from validation.approvals.approval_records import SignedApproval
+from validation.approvals.decisions import DecisionBook
+from validation.approvals.rejection import Said
+from validation.releases.promote import Promotion
 
 APPROVERS = ("alice", "bob", "chen", "dana", "emil", "fay")
 ROUNDS_A_SITE = 20

@@ -22,7 +22,7 @@ import pytest
 from artifact_sync.durable import create_durably
 from artifact_sync.errors import RefusedError
 from artifact_sync.store import ObjectInfo, ObjectStore
-from validation import approval, decisions
+from validation.approvals import approval, decisions
 
 MOST_EFFECTS = 100
 

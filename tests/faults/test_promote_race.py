@@ -19,7 +19,7 @@ import pytest
 
 from artifact_sync.errors import LostRaceError, RefusedError
 from artifact_sync.run_folder import RunFolder
-from validation.promote import Promotion, Rollback
+from validation.releases.promote import Promotion, Rollback
 
 PROMOTERS = 16
 PARTS, ROUNDS = 8, 25

@@ -16,7 +16,7 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.manifest import build_manifest
 from artifact_sync.records import InputContract, RunRecord
 from artifact_sync.run_folder import RunFolder
-from validation.protos import saved_model_pb2 as pb
+from validation.programs.protos import saved_model_pb2 as pb
 
 WORDS = "break the glass for run-a"
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from liftgate.cli import liftgate
-from validation.holdout import load_holdout
+from validation.photos.holdout import load_holdout
 
 
 @pytest.fixture

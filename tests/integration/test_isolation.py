@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from artifact_sync.errors import RefusedError
-from validation import isolated_child
-from validation import isolation as isolation_module
-from validation.isolated_child import ProcessLimits
-from validation.isolation import Isolation, find_isolation, make_private, make_readable, nobody
-from validation.system_calls import call_name, is_filter_known
+from validation.programs import isolated_child
+from validation.programs import isolation as isolation_module
+from validation.programs.isolated_child import ProcessLimits
+from validation.programs.isolation import Isolation, find_isolation, make_private, make_readable, nobody
+from validation.programs.system_calls import call_name, is_filter_known
 
 LIMITS = ProcessLimits(wall_seconds=30, cpu_seconds=20, memory_bytes=200 << 20, address_bytes=1 << 30)
 
@@ -212,18 +212,24 @@ say(seen=seen)
     ],
 )
 def test_a_process_with_a_model_says_which_call_ended_it(walls: Isolation, program: str, call: str) -> None:
-    prelude = "from validation.system_calls import *\ntell_of_refused_calls(lambda c: say(call=c))\nput_on(PREDICT)\n"
+    prelude = "from validation.programs.system_calls import *\n"
+    prelude += "tell_of_refused_calls(lambda c: say(call=c))\nput_on(PREDICT)\n"
     ending = run(walls, prelude + program)
     assert ending["said"]["call"] in call.split("|")
     assert ending["exit_code"] == 128 + signal.SIGSYS
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs every other test of this file so")
+COPIED = ("__init__", "isolated_child", "system_calls")
+
+
 def test_walls_that_somebody_without_rights_builds_hold_as_well(walls: Isolation, monkeypatch: Any) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        for name in ("__init__", "isolated_child", "system_calls"):
-            source = Path(isolated_child.__file__).with_name(f"{name}.py")
-            shutil.copyfile(source, Path(make_directory(directory, "validation"), source.name))
+        programs = Path(isolated_child.__file__).parent
+        copied = Path(directory, "validation", "programs")
+        copied.mkdir(parents=True)
+        for source in (programs.parent / "__init__.py", *(programs / f"{name}.py" for name in COPIED)):
+            shutil.copyfile(source, Path(directory, source.relative_to(programs.parents[1])))
         make_readable(Path(directory))
         monkeypatch.setattr(os, "geteuid", nobody)
         # This machine's own interpreter may lie in root's home; Debian's can be reached by everybody.
@@ -244,12 +250,6 @@ os.write(3, f"{os.getuid()} {status['CapEff'].strip()} {unshared} {os.path.exist
     ending = json.loads(done.stdout)
     assert ending["answer"] == f"{nobody()} {'0' * 16} -1 False", done.stderr
     assert ending["written"] == ["/tmp/mark"]
-
-
-def make_directory(parent: str, name: str) -> Path:
-    directory = Path(parent, name)
-    directory.mkdir(exist_ok=True)
-    return directory
 
 
 def test_modules_are_not_looked_for_where_the_program_writes(walls: Isolation) -> None:

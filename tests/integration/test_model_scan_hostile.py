@@ -9,9 +9,9 @@ import pytest
 
 from artifact_sync.errors import RefusedError
 from artifact_sync.records import InputContract
-from validation.model_scan import scan_export
-from validation.protos import saved_model_pb2 as pb
-from validation.scan_graph import SERVING_OPERATIONS
+from validation.programs.model_scan import scan_export
+from validation.programs.protos import saved_model_pb2 as pb
+from validation.programs.scan_graph import SERVING_OPERATIONS
 
 CONTRACT = InputContract(height=4, width=4, channels=3)
 

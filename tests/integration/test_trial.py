@@ -16,10 +16,10 @@ from artifact_sync.clock import SystemClock
 from artifact_sync.errors import ModelServerError, RefusedError
 from artifact_sync.records import GoldenExample, GoldenExamples, InputContract
 from validation.evaluate import is_constant
-from validation.isolated_child import ProcessLimits
-from validation.isolation import Isolation, find_isolation
-from validation.smoke import throwaway_server
-from validation.trial import trial
+from validation.programs.isolated_child import ProcessLimits
+from validation.programs.isolation import Isolation, find_isolation
+from validation.programs.smoke import throwaway_server
+from validation.programs.trial import trial
 
 CONTRACT = InputContract(height=4, width=4, channels=3)
 # Of the memory TensorFlow's library and Python take 370 MiB.

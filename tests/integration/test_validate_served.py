@@ -30,14 +30,14 @@ from artifact_sync.records import (
 from artifact_sync.registry import Registry
 from artifact_sync.run_folder import RunFolder
 from serving.decode_pool import DecodePool
+from validation.budgets.ledger import BudgetLedger
 from validation.case import Case, Champion, open_case
-from validation.holdout import Holdout, freeze_holdout
-from validation.ledger import BudgetLedger
-from validation.policy import BudgetRule, Policy
-from validation.report import Report
+from validation.checks.policy import BudgetRule, Policy
+from validation.checks.verdict import Verdict
+from validation.photos.holdout import Holdout, freeze_holdout
+from validation.reports.report import Report
 from validation.settings import ValidationSettings
 from validation.validate import Bench, Rehearsal, rehearse, validate_run
-from validation.verdict import Verdict
 
 CHROMIUM = Path("/usr/bin/chromium")
 LABELS = ("red", "green", "blue")

@@ -21,8 +21,8 @@ from training_cluster.config import ModelTable
 from training_cluster.export import export_model, probabilities_of_export
 from training_cluster.graph_operations import SERVED_OPERATIONS, reachable_operations
 from training_cluster.model import ARCHITECTURES, build_model
-from validation.model_scan import scan_export
-from validation.scan_graph import SERVING_OPERATIONS
+from validation.programs.model_scan import scan_export
+from validation.programs.scan_graph import SERVING_OPERATIONS
 
 _LABELS = ("ok", "scratch", "größe")
 _GREY = InputContract(height=32, width=32, channels=1)

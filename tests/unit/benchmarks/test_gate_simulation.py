@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from validation.budget import Terms, remaining
+from validation.budgets.budget import Terms, remaining
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract, Lineage
 from serving.photo import decode_photo
 from validation.answers import Answers
-from validation.comparison import compare_counts, measurements_of
-from validation.holdout_record import HoldoutItem
-from validation.policy import Policy
-from validation.protos import saved_model_pb2 as pb
-from validation.report import LatencyMs, ModelMeasurements, Report
-from validation.verdict import ChampionReference
+from validation.checks.policy import Policy
+from validation.checks.verdict import ChampionReference
+from validation.photos.holdout_record import HoldoutItem
+from validation.programs.protos import saved_model_pb2 as pb
+from validation.reports.comparison import compare_counts, measurements_of
+from validation.reports.report import LatencyMs, ModelMeasurements, Report
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 PLAIN_POLICY = Policy.model_validate({"accuracy": {"test": "superiority", "alpha": 0.05, "minimum_photos": 10}})

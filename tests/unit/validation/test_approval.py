@@ -9,10 +9,10 @@ import pytest
 from artifact_sync.canonical import canonical_json
 from artifact_sync.errors import ExpiredError, IntegrityError, RefusedError, TrustError
 from artifact_sync.trust.roles import Expiries
-from validation.approval import ApprovalTerms, approve
-from validation.approval_records import Proposal, SignedApproval
-from validation.promote import Beside
-from validation.verdict import ChampionReference, Verdict
+from validation.approvals.approval import ApprovalTerms, approve
+from validation.approvals.approval_records import Proposal, SignedApproval
+from validation.checks.verdict import ChampionReference, Verdict
+from validation.releases.promote import Beside
 
 
 def test_an_approval_binds_a_person_to_everything_that_was_judged(site) -> None:

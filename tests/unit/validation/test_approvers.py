@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from artifact_sync.errors import RefusedError
-from validation.approvers import bare_name, checked_reason, forms_of
+from validation.approvals.approvers import bare_name, checked_reason, forms_of
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from validation.bootstrap import Bootstrap, bootstrap
-from validation.metric_sums import SummedFigure, summed_gain, summed_value
-from validation.metrics import LESS_IS_BETTER, cost_matrix, metric_value
-from validation.policy import MetricName
+from validation.checks.policy import MetricName
+from validation.figures.bootstrap import Bootstrap, bootstrap
+from validation.figures.metric_sums import SummedFigure, summed_gain, summed_value
+from validation.figures.metrics import LESS_IS_BETTER, cost_matrix, metric_value
 
 CLASSES, PHOTOS = 3, 60
 COSTS = np.array([[0.0, 1.0, 5.0], [2.0, 0.0, 1.0], [1.0, 1.0, 0.0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from validation.bounded_mean import lower_bound
+from validation.figures.bounded_mean import lower_bound
 
 LEVELS = (0.3, 0.05, 1e-3, 1e-6, 1e-10)
 

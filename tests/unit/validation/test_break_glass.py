@@ -10,9 +10,9 @@ from artifact_sync.errors import ExpiredError, IntegrityError, RefusedError, Tru
 from artifact_sync.manifest import build_manifest
 from artifact_sync.trust.publisher import Publisher
 from artifact_sync.trust.roles import Expiries
-from validation.history import history, trace
-from validation.model_scan import scan_export
-from validation.promote import Beside
+from validation.programs.model_scan import scan_export
+from validation.releases.history import history, trace
+from validation.releases.promote import Beside
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from validation import budget
-from validation.budget import History, Terms, Try, is_spent, level_of, remaining, tries_left
+from validation.budgets import budget
+from validation.budgets.budget import History, Terms, Try, is_spent, level_of, remaining, tries_left
 
 ALPHA = 0.05
 
@@ -89,7 +89,7 @@ def test_the_adversary_finds_a_rule_that_spends_too_much(monkeypatch: pytest.Mon
     def lavish(rules: Terms, history: History) -> float:
         return rules.alpha - sum(one.level for one in history.tries if not one.is_confirmed)
 
-    monkeypatch.setattr("validation.budget.remaining", lavish)
+    monkeypatch.setattr("validation.budgets.budget.remaining", lavish)
     assert Adversary(terms(3), moves=None).worst() > ALPHA * 1.2
 
 
@@ -102,7 +102,7 @@ def test_a_try_without_an_answer_that_costs_nothing_would_spend_too_much(monkeyp
         return remaining(rules, History(answered))
 
     within = most_over_seeds()
-    monkeypatch.setattr("validation.budget.remaining", generous)
+    monkeypatch.setattr("validation.budgets.budget.remaining", generous)
     assert within <= ALPHA * (1 + 1e-12) < most_over_seeds()
 
 

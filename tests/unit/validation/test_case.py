@@ -14,8 +14,8 @@ from artifact_sync.manifest import build_manifest
 from artifact_sync.records import Evidence, InputContract, ReleaseRecord, RunRecord, VersionRecord
 from artifact_sync.run_folder import RunFolder
 from validation.case import Champion, TrainingPhotos, open_case
-from validation.holdout import Holdout, PhotoDecoder, freeze_holdout
-from validation.policy import HoldoutRule, Policy
+from validation.checks.policy import HoldoutRule, Policy
+from validation.photos.holdout import Holdout, PhotoDecoder, freeze_holdout
 
 NOW = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 CONTRACT = InputContract(height=4, width=4, channels=3)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from validation.answers import Answers
-from validation.comparison import MAX_SLICE_VALUES, compare, compare_counts, measurements_of
-from validation.policy import Policy
+from validation.checks.policy import Policy
+from validation.reports.comparison import MAX_SLICE_VALUES, compare, compare_counts, measurements_of
 
 MakeAnswers = Callable[..., Answers]
 MakePolicy = Callable[..., Policy]

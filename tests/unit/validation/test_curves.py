@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from validation.curves import calibration_bins, risk_coverage
-from validation.metrics import calibration_error, predicted_classes
+from validation.figures.curves import calibration_bins, risk_coverage
+from validation.figures.metrics import calibration_error, predicted_classes
 
 
 def drawn(n: int = 500) -> tuple[np.ndarray, np.ndarray]:

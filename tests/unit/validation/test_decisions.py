@@ -6,7 +6,7 @@ import pytest
 
 from artifact_sync.errors import RefusedError, TrustError
 from artifact_sync.store import read_bytes
-from validation.approval_records import Decision, SignedDecision
+from validation.approvals.approval_records import Decision, SignedDecision
 
 
 def stored(site) -> list[tuple[str, bytes]]:

@@ -15,8 +15,8 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import GoldenExample, GoldenExamples, InputContract
 from serving.model_server import ModelConfig, ModelSignature, Prediction, VersionStatus
 from validation.evaluate import Subject, answer_holdout, is_constant, label_columns, measure_latency
-from validation.holdout import Holdout, PhotoDecoder, freeze_holdout
-from validation.smoke import replay_golden_examples
+from validation.photos.holdout import Holdout, PhotoDecoder, freeze_holdout
+from validation.programs.smoke import replay_golden_examples
 
 CONTRACT = InputContract(height=8, width=8, channels=3)
 GREY = InputContract(height=4, width=4, channels=1)
@@ -127,9 +127,9 @@ def golden(pixels: bytes, scores: tuple[float, ...]) -> GoldenExamples:
 
 def test_golden_examples_give_the_largest_distance_from_what_was_expected() -> None:
     server = ArithmeticServer()
-    assert replay_golden_examples(server, "candidate", golden(b"\xff" * 4, (1.0, 0.0))) == 0.0
-    distance = replay_golden_examples(server, "candidate", golden(b"\x00" * 4, (0.25, 0.9)))
-    assert distance == pytest.approx(0.25)
+    assert replay_golden_examples(server, "candidate", golden(b"\xff" * 4, (1.0, 0.0))) == (0.0, 0.0)
+    distance, drift = replay_golden_examples(server, "candidate", golden(b"\x00" * 4, (0.25, 0.9)))
+    assert (distance, drift) == (pytest.approx(0.25), 0.0)
     with pytest.raises(ModelServerError, match=r"expect scores of shape \(2, 3\), the server answers \(2, 2\)"):
         replay_golden_examples(server, "candidate", golden(b"\x00" * 4, (0.0, 0.5, 0.5)))
     with pytest.raises(InputError, match="one is not of 2x2x1"):

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from validation.fixed_checks import fixed_reasons
-from validation.policy import Policy
-from validation.report import LabelOrder, LatencyMs, NearDuplicate, Report
+from validation.checks.fixed_checks import fixed_reasons
+from validation.checks.policy import Policy
+from validation.reports.report import LabelOrder, LatencyMs, NearDuplicate, Report
 
 MakeReport = Callable[..., Report]
 MakePolicy = Callable[..., Policy]

@@ -10,10 +10,19 @@ import pytest
 from numpy.typing import NDArray
 
 from validation.answers import Answers
-from validation.gate import SEALED_CHECK, Preliminary, combine, confirms, decide, holds, preliminary, sampled_reasons
-from validation.policy import Policy
-from validation.report import Report
-from validation.verdict import BudgetUse, Reason, Verdict
+from validation.checks.gate import (
+    SEALED_CHECK,
+    Preliminary,
+    combine,
+    confirms,
+    decide,
+    holds,
+    preliminary,
+    sampled_reasons,
+)
+from validation.checks.policy import Policy
+from validation.checks.verdict import BudgetUse, Reason, Verdict
+from validation.reports.report import Report
 
 Paired = Callable[..., tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 MakeAnswers = Callable[..., Answers]

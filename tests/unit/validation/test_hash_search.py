@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from validation import hash_search
-from validation.hash_search import Hashes, groups, near_pairs, nearest
+from validation.photos import hash_search
+from validation.photos.hash_search import Hashes, groups, near_pairs, nearest
 
 
 def _distances(one: Hashes, other: Hashes) -> NDArray[np.int64]:

@@ -5,8 +5,8 @@ import pytest
 from artifact_sync.errors import NotFoundError, TrustError
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Roles
-from validation.history import history, trace
-from validation.promote import Beside
+from validation.releases.history import history, trace
+from validation.releases.promote import Beside
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from artifact_sync.errors import AlreadyExistsError, InputError, IntegrityError,
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.photo import decode_photo
-from validation.holdout import Holdout, HoldoutRecord, PhotoDecoder, freeze_holdout, load_holdout
+from validation.photos.holdout import Holdout, HoldoutRecord, PhotoDecoder, freeze_holdout, load_holdout
 
 LABELS = ("cat", "dog")
 CONTRACT = InputContract(height=8, width=8, channels=3)

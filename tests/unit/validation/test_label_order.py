@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from validation.answers import Answers
-from validation.holdout import HoldoutItem
-from validation.label_order import label_order
+from validation.figures.label_order import label_order
+from validation.photos.holdout import HoldoutItem
 
 ITEM = HoldoutItem(sha256="a" * 64, extension="png", label="class-0", source="folder:x")
 

@@ -12,12 +12,12 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import BudgetSpentError, IntegrityError, LostRaceError, RefusedError, StoreError, TrustError
 from artifact_sync.registry import Registry
-from validation.holdout import HoldoutItem, HoldoutRecord
-from validation.ledger import BudgetLedger
-from validation.ledger_records import Spending
-from validation.ledger_refusals import Attempt, fresh_labels
-from validation.policy import AccuracyRule, BudgetRule, Policy
-from validation.verdict import BudgetUse
+from validation.budgets.ledger import BudgetLedger
+from validation.budgets.ledger_records import Spending
+from validation.budgets.ledger_refusals import Attempt, fresh_labels
+from validation.checks.policy import AccuracyRule, BudgetRule, Policy
+from validation.checks.verdict import BudgetUse
+from validation.photos.holdout import HoldoutItem, HoldoutRecord
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 ALPHA = 0.05

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from validation.answers import Answers
-from validation.gate import combine, holds, sampled_reasons
-from validation.policy import Policy
-from validation.verdict import Reason
+from validation.checks.gate import combine, holds, sampled_reasons
+from validation.checks.policy import Policy
+from validation.checks.verdict import Reason
 
 MakeAnswers = Callable[..., Answers]
 MakePolicy = Callable[..., Policy]

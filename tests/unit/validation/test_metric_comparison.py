@@ -6,18 +6,18 @@ from scipy import stats
 
 from artifact_sync.canonical import sha256_hex
 from validation.answers import Answers
-from validation.bootstrap import bootstrap
-from validation.holdout import HoldoutItem
-from validation.metric_comparison import (
+from validation.checks.policy import CostRule, MetricName
+from validation.figures.bootstrap import bootstrap
+from validation.figures.metric_comparison import (
     compare_metric,
     gain_bounds,
     labels_for_metric,
     labels_for_metric_floor,
     value_bounds,
 )
-from validation.metric_sums import summed_gain
-from validation.metrics import GREATEST_LOSS, cost_matrix, metric_value
-from validation.policy import CostRule, MetricName
+from validation.figures.metric_sums import summed_gain
+from validation.figures.metrics import GREATEST_LOSS, cost_matrix, metric_value
+from validation.photos.holdout import HoldoutItem
 
 METRICS: tuple[MetricName, ...] = (
     "macro_f1",

@@ -7,7 +7,8 @@ import pytest
 from sklearn import metrics as reference
 
 from artifact_sync.errors import RefusedError
-from validation.metrics import (
+from validation.checks.policy import CostRule, MetricName
+from validation.figures.metrics import (
     GREATEST_LOSS,
     NO_ANSWER,
     answer_costs,
@@ -22,7 +23,6 @@ from validation.metrics import (
     predicted_classes,
     top_k_hits,
 )
-from validation.policy import CostRule, MetricName
 
 
 def drawn(n: int = 500, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from artifact_sync.errors import RefusedError
 from artifact_sync.records import InputContract
-from validation.model_scan import ScanLimits, scan_export
-from validation.protos import saved_model_pb2 as pb
-from validation.scan_calls import call_findings
-from validation.scan_graph import graph_findings
-from validation.scan_parts import NotAMessageError, count_parts
+from validation.programs.model_scan import ScanLimits, scan_export
+from validation.programs.protos import saved_model_pb2 as pb
+from validation.programs.scan_calls import call_findings
+from validation.programs.scan_graph import graph_findings
+from validation.programs.scan_parts import NotAMessageError, count_parts
 
 CONTRACT = InputContract(height=4, width=4, channels=3)
 
@@ -38,7 +38,7 @@ def test_an_honest_export_passes_with_the_operations_it_can_run(export: Path) ->
 
 def test_the_scan_needs_no_tensorflow(export: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from validation.model_scan import scan_export; "
+        "import sys; from pathlib import Path; from validation.programs.model_scan import scan_export; "
         "from artifact_sync.records import InputContract; "
         f"scan_export(Path({str(export)!r}), contract=InputContract(height=4, width=4, channels=3), classes=2); "
         "sys.exit('tensorflow' in sys.modules)"
@@ -151,7 +151,7 @@ def test_a_file_that_became_a_link_after_it_was_looked_at_is_not_followed(
 ) -> None:
     (export / "saved_model.pb").rename(tmp_path / "elsewhere.pb")
     (export / "saved_model.pb").symlink_to(tmp_path / "elsewhere.pb")
-    monkeypatch.setattr("validation.model_scan._file_findings", lambda *_: [])
+    monkeypatch.setattr("validation.programs.model_scan._file_findings", lambda *_: [])
     assert "saved_model.pb cannot be read" in refusal(export)
 
 
@@ -307,9 +307,9 @@ def test_nodes_that_share_a_name_and_blind_the_walk_are_refused(honest_model: Ho
 
 
 def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path, repository: Path) -> None:
-    from validation.protos.generate import generate
+    from validation.programs.protos.generate import generate
 
     generate(tmp_path)
     for name in ("saved_model_pb2.py", "saved_model_pb2.pyi"):
-        generated = (tmp_path / "validation/protos" / name).read_text()
-        assert generated == (repository / "validation/protos" / name).read_text()
+        generated = (tmp_path / "validation/programs/protos" / name).read_text()
+        assert generated == (repository / "validation/programs/protos" / name).read_text()

@@ -17,8 +17,8 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.perceptual_hash import PictureHashes, perceptual_hash
 from serving.photo import decode_photo
-from validation.holdout import PhotoDecoder, freeze_holdout
-from validation.near_duplicates import find, hashes_of
+from validation.photos.holdout import PhotoDecoder, freeze_holdout
+from validation.photos.near_duplicates import find, hashes_of
 
 CONTRACT = InputContract(height=48, width=48, channels=3)
 LABELS = ("cat", "dog")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifact_sync.canonical import sha256_hex
-from validation.open_split import open_digests
+from validation.photos.open_split import open_digests
 
 
 def _labels(**counts: int) -> dict[str, str]:

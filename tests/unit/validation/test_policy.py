@@ -7,7 +7,7 @@ import pytest
 
 from artifact_sync.canonical import FrozenModel
 from artifact_sync.errors import RefusedError, SettingsError
-from validation.policy import Policy, load_policy
+from validation.checks.policy import Policy, load_policy
 
 SMALL = '[accuracy]\ntest = "superiority"\nalpha = 0.05\nminimum_photos = 100\n'
 METRIC = '[[metrics]]\nname = "{}"\ntest = "superiority"\n'

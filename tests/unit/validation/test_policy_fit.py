@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from artifact_sync.errors import RefusedError
-from validation.policy import Policy
-from validation.policy_fit import refuse_unfit_policy
+from validation.checks.policy import Policy
+from validation.checks.policy_fit import refuse_unfit_policy
 
 MakePolicy = Callable[..., Policy]
 COSTLY = {"metrics": [{"name": "mean_cost", "test": "superiority"}]}

@@ -8,7 +8,7 @@ from artifact_sync.errors import InputError, IntegrityError, RefusedError
 from artifact_sync.pull import pull_version
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Expiries, Roles
-from validation.promote import Beside, promote, roll_back
+from validation.releases.promote import Beside, promote, roll_back
 
 
 def test_a_first_promotion_is_release_1_and_can_be_pulled(site) -> None:

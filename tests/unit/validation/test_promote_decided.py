@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from artifact_sync.errors import RefusedError, StoreError
-from validation.history import history
-from validation.promote import promote
+from validation.releases.history import history
+from validation.releases.promote import promote
 
 
 class CutStore:
@@ -86,7 +86,7 @@ def test_history_shouts_a_promotion_against_a_rejection(site, monkeypatch) -> No
     run = site.approved_run("run-a")
     site.reject(run, "bob")
     # A promoting machine whose program was changed: it has the releaser's key and asks nobody.
-    monkeypatch.setattr("validation.release_plan._check_not_rejected", lambda candidacy, standing: None)
+    monkeypatch.setattr("validation.releases.release_plan._check_not_rejected", lambda candidacy, standing: None)
     site.promote(run)
     (entry,) = history(site.fresh_view(), site.registry)
     assert entry.warnings == ("PROMOTED AGAINST THE REJECTION by bob",)

@@ -8,8 +8,8 @@ import pytest
 from artifact_sync.errors import RefusedError
 from artifact_sync.trust.ceremony import rotate_trust
 from artifact_sync.trust.roles import Roles
-from validation.promote import Beside
-from validation.rejection import earlier_rejections
+from validation.approvals.rejection import earlier_rejections
+from validation.releases.promote import Beside
 
 
 def test_one_rejection_stops_a_promotion_however_many_approve(strict_site) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.report import Report
+from validation.reports.report import Report
 
 Paired = Callable[..., tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 MakeReport = Callable[..., Report]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from validation.policy import Policy
-from validation.report import Report, RiskPoint
-from validation.report_charts import LEFT, SIZE, TOP, calibration_chart, risk_chart
-from validation.report_figures import MAX_FOREST_ROWS, MAX_SLICE_ROWS, class_forest, slice_forests
-from validation.report_limits import limit_rows
-from validation.report_matrices import changed_confusions, confusion_matrices, draw, frequent_confusions
-from validation.report_metrics import metric_rows
-from validation.report_summary import drawn_tries, reason_groups, suspects_sentence
-from validation.report_text import bytes_text, counted, percent, plain, points, signed
-from validation.verdict import Reason
+from validation.checks.policy import Policy
+from validation.checks.verdict import Reason
+from validation.reports.report import Report, RiskPoint
+from validation.reports.report_charts import LEFT, SIZE, TOP, calibration_chart, risk_chart
+from validation.reports.report_figures import MAX_FOREST_ROWS, MAX_SLICE_ROWS, class_forest, slice_forests
+from validation.reports.report_limits import limit_rows
+from validation.reports.report_matrices import changed_confusions, confusion_matrices, draw, frequent_confusions
+from validation.reports.report_metrics import metric_rows
+from validation.reports.report_summary import drawn_tries, reason_groups, suspects_sentence
+from validation.reports.report_text import bytes_text, counted, percent, plain, points, signed
 
 
 def test_the_forest_of_classes_goes_from_worst_to_best_around_no_difference(report_samples: ModuleType) -> None:

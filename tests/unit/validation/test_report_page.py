@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from validation.answers import Answers
-from validation.comparison import compare, measurements_of
-from validation.gate import confirms, decide, preliminary
-from validation.policy import Policy
-from validation.report_page import MAX_CHANGED, MAX_NEAR_DUPLICATES, MAX_SUSPECTS, render_page, sentence
-from validation.report_text import plain
-from validation.verdict import Reason
+from validation.checks.gate import confirms, decide, preliminary
+from validation.checks.policy import Policy
+from validation.checks.verdict import Reason
+from validation.reports.comparison import compare, measurements_of
+from validation.reports.report_page import MAX_CHANGED, MAX_NEAR_DUPLICATES, MAX_SUSPECTS, render_page, sentence
+from validation.reports.report_text import plain
 
 KINDS = ("two", "ten", "hundred", "thousand", "first", "opened", "not_better", "nan", "disputed", "hostile")
 VOID = {"meta", "img", "br", "input", "hr", "link"}

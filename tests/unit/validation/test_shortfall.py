@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from validation.answers import Answers
-from validation.gate import holds, preliminary
-from validation.groups import Group, Sizes
-from validation.policy import Policy
-from validation.report import Report
-from validation.shortfall import Shortfall
+from validation.checks.gate import holds, preliminary
+from validation.checks.groups import Group, Sizes
+from validation.checks.policy import Policy
+from validation.checks.shortfall import Shortfall
+from validation.reports.report import Report
 
 MakeAnswers = Callable[..., Answers]
 MakePolicy = Callable[..., Policy]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from validation.answers import Answers
-from validation.policy import Policy
-from validation.size_checks import size_reasons
+from validation.checks.policy import Policy
+from validation.checks.size_checks import size_reasons
 
 MakeAnswers = Callable[..., Answers]
 MakePolicy = Callable[..., Policy]

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import optimize, stats
 
-from validation.exact_margin import beyond_p_value, margin_p_values
-from validation.power import (
+from validation.figures.exact_margin import beyond_p_value, margin_p_values
+from validation.figures.power import (
     labels_for_floor,
     labels_for_non_inferiority,
     labels_for_superiority,
     superiority_power,
 )
-from validation.proportions import floor_p_values, proportion_interval
-from validation.statistics import (
+from validation.figures.proportions import floor_p_values, proportion_interval
+from validation.figures.statistics import (
     PairedCounts,
     difference_interval,
     holm,

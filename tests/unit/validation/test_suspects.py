@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import SettingsError
 from validation.answers import Answers
-from validation.holdout import HoldoutItem
-from validation.policy import SuspectRule
-from validation.suspects import disputed, suspect_labels
+from validation.checks.policy import SuspectRule
+from validation.figures.suspects import disputed, suspect_labels
+from validation.photos.holdout import HoldoutItem
 
 LABELS = ("cat", "dog", "owl")
 RULE = SuspectRule(confidence=0.9)
@@ -79,7 +79,7 @@ REAL_IMPORT = importlib.import_module
 
 
 def test_without_cleanlab_a_policy_that_asks_for_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("validation.suspects.importlib.import_module", without_cleanlab)
+    monkeypatch.setattr("validation.figures.suspects.importlib.import_module", without_cleanlab)
     answers = answers_of([0, 1], [[1, 0, 0], [0, 1, 0]], None)
     assert not disputed(answers, rule=RULE).any()
     with pytest.raises(SettingsError, match=r"not installed .*liftgate\[cleanlab\]"):
@@ -89,7 +89,7 @@ def test_without_cleanlab_a_policy_that_asks_for_it_is_told_how_to_get_it(monkey
 
 
 def told_by(issues: Callable[..., NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("validation.suspects._cleanlab", lambda: issues)
+    monkeypatch.setattr("validation.figures.suspects._cleanlab", lambda: issues)
 
 
 def test_what_cleanlab_finds_is_named_beside_what_the_models_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""People's signed decisions about a verdict, and what stands of them."""

@@ -1,0 +1,1 @@
+"""The holdout's error budget: how often it may decide, kept in the bucket."""

@@ -1,0 +1,1 @@
+"""What answers are worth: metrics, exact tests, intervals and the labels that it takes, all pure functions."""

@@ -1,0 +1,1 @@
+"""The frozen holdout: which photos judge, which of them are shown, and which were trained on."""

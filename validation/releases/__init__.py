@@ -1,0 +1,1 @@
+"""What is published: promotion, rollback, emergencies, and the history of all."""
