@@ -23,6 +23,7 @@ from validation.programs.isolated_child import ProcessLimits
 from validation.programs.isolation import Isolation, find_isolation, make_private, make_readable, nobody
 from validation.programs.system_calls import call_name, is_filter_known
 
+COPIED = ("__init__", "isolated_child", "system_calls")
 LIMITS = ProcessLimits(wall_seconds=30, cpu_seconds=20, memory_bytes=200 << 20, address_bytes=1 << 30)
 
 
@@ -220,9 +221,6 @@ def test_a_process_with_a_model_says_which_call_ended_it(walls: Isolation, progr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root runs every other test of this file so")
-COPIED = ("__init__", "isolated_child", "system_calls")
-
-
 def test_walls_that_somebody_without_rights_builds_hold_as_well(walls: Isolation, monkeypatch: Any) -> None:
     with tempfile.TemporaryDirectory() as directory:
         programs = Path(isolated_child.__file__).parent
