@@ -52,6 +52,7 @@ EXTRAS = {
 SETTINGS_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
 INTERNAL_ERROR_EXIT_CODE = 70
+_MESSAGE_CHARACTERS = 4000
 
 
 class _LazyGroup(click.Group):
@@ -115,9 +116,13 @@ def _extra_of(module: str) -> str:
 
 def _report(error: Exception) -> int:
     from artifact_sync.errors import LiftgateError
+    from liftgate.plain_text import one_line
 
     if isinstance(error, LiftgateError):
-        click.echo(f"liftgate: {error}", err=True)
+        # Names in it may come from a bucket, an archive or a disk: a terminal must not obey them.
+        click.echo(
+            "\n".join(one_line(line, most=_MESSAGE_CHARACTERS) for line in f"liftgate: {error}".split("\n")), err=True
+        )
         return error.exit_code
     if isinstance(error, ModuleNotFoundError) and (extra := _extra_of(error.name or "")):
         click.echo(f"liftgate: this verb needs {error.name}. Install it: pip install 'liftgate[{extra}]'", err=True)

@@ -12,6 +12,7 @@ cut off resumes the try that the first one began.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -63,6 +64,7 @@ class Bench:
         settings: how the measuring is done.
         by: who validates, for the ledger.
         progress: told how many of how many photos are answered.
+        tell: told in a sentence what a person should know beside the result.
     """
 
     decoder: PhotoDecoder
@@ -71,6 +73,7 @@ class Bench:
     settings: ValidationSettings
     by: str
     progress: Progress | None = None
+    tell: Callable[[str], None] | None = None
 
 
 def validate_run(case: Case, *, bench: Bench) -> tuple[Report, Verdict]:
@@ -87,6 +90,9 @@ def validate_run(case: Case, *, bench: Bench) -> tuple[Report, Verdict]:
         return known
     attempt, clock = _attempt(case, by=bench.by), bench.clock
     admission = bench.ledger.admit(attempt, now=clock.now())
+    if bench.tell is not None:
+        for other in admission.ended:
+            bench.tell(f"Holdout {other[:12]} decides nothing any more: this one's reports show photos that it seals.")
     examined = _examine(case, bench=bench)
     report = examined.report(case, scope="open", bench=bench)
     found = _preliminary(case, examined, report)
@@ -144,12 +150,20 @@ class _Examined:
                     shown.truth, shown.candidate, holdout=case.holdout, policy=case.policy
                 ),
                 "champion": rival,
-                "near_duplicates": self.near_duplicates,
+                **self._duplicates(case, scope=scope),
                 "memory_bytes": self.measured.memory_bytes,
                 "trial": self.trial,
                 "measured_at": bench.clock.now(),
             }
         )
+
+    def _duplicates(self, case: Case, *, scope: Literal["open", "all"]) -> dict[str, object]:
+        if self.near_duplicates is None or scope == "all":
+            return {"near_duplicates": self.near_duplicates}
+        # A sealed photo that is left out today may decide tomorrow, when another dataset does not hold its twin.
+        opened = {item.sha256 for item in case.holdout.record.items if item.is_open}
+        named = tuple(one for one in self.near_duplicates if one.sha256 in opened)
+        return {"near_duplicates": named, "sealed_near_duplicates": len(self.near_duplicates) - len(named)}
 
 
 def _given(case: Case) -> dict[str, object]:

@@ -80,6 +80,7 @@ def command(
             settings=settings,
             by=by or getpass.getuser(),
             progress=progress,
+            tell=say,
         )
         if rehearse:
             rehearsal = rehearse_run(case, bench=bench)

@@ -61,7 +61,8 @@ def _golden(model: ModelMeasurements) -> Iterator[Reason]:
 def _leakage(report: Report, policy: Policy) -> Iterator[Reason]:
     if report.near_duplicates is None:
         return
-    found, allowed = len(report.near_duplicates), policy.leakage.maximum_share
+    found = len(report.near_duplicates) + report.sealed_near_duplicates
+    allowed = policy.leakage.maximum_share
     # The report's figures leave them out, so they come on top of the photos that it speaks of.
     photos = report.photos + report.sealed_photos + found
     holds = found <= allowed * photos

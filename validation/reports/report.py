@@ -182,7 +182,9 @@ class Report(Record):
         champion: None, as are all paired figures, for a first model.
         training_photos_checked: training photos whose digests were compared with the holdout's; None
             when they were not at hand.
-        near_duplicates: photos left out of all figures; None when there was nothing to compare with.
+        near_duplicates: photos left out of all figures; None when there was nothing to compare with. While the
+            sealed photos are to decide again, only open ones are named.
+        sealed_near_duplicates: how many sealed photos are left out, too.
         memory_bytes: the most memory that the server took while it held both models and answered.
     """
 
@@ -208,6 +210,7 @@ class Report(Record):
     metrics: tuple[MetricComparison, ...] = ()
     suspects: tuple[SuspectLabel, ...] = ()
     near_duplicates: tuple[NearDuplicate, ...] | None = None
+    sealed_near_duplicates: Count = 0
     label_order: LabelOrder | None = None
     memory_bytes: Count | None = None
     trial: TrialRecord | None = None

@@ -97,7 +97,9 @@ def test_too_many_near_duplicates_make_the_holdout_unfit(
         NearDuplicate(sha256=f"{index:064x}", label="cat", training_sha256="a" * 64, distance=2)
         for index in range(duplicates)
     )
-    reasons = fixed_reasons(report(fields={"near_duplicates": near}), policy=make_policy())
+    # Of sealed ones only the number is known.
+    named = {"near_duplicates": near[:5], "sealed_near_duplicates": len(near[5:])}
+    reasons = fixed_reasons(report(fields=named), policy=make_policy())
     (found,) = [reason for reason in reasons if reason.check == "near duplicates"]
     assert found.outcome == outcome
     assert f"{duplicates} of {100 + duplicates} photos look like training photos" in found.statement
