@@ -40,11 +40,16 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: soak
-soak: setup ## Race promoters, rollbacks and approvers for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
+soak: setup ## Race promoters, approvers and emergencies for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
 	@$(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
 	@$(BIN)/python tests/faults/test_approval_race.py $(ROUNDS)
+	@$(BIN)/python tests/faults/test_break_glass_race.py 100
 	@scripts/debian-packages nghttp2-client
 	@$(BIN)/python benchmarks/reloads.py
+
+.PHONY: bench-gate
+bench-gate: setup ## Show the gate's promise by simulation: six rules against six trainers (10 minutes)
+	@$(BIN)/python benchmarks/gate.py
 
 .PHONY: bench
 bench: setup ## Measure the model server beside its limit and its peers (installs the peers, about 2 GB; an hour)
