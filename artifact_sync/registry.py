@@ -21,6 +21,7 @@ from artifact_sync.store import ObjectStore, read_bytes
 
 MAX_METADATA_BYTES = 64 * 1024 * 1024
 _MAX_ACKNOWLEDGEMENT_BYTES = 1024 * 1024
+_DECISION = "decision"
 _LOG = logging.getLogger(__name__)
 _NUMBERED_METADATA = re.compile(r"^(?P<number>[1-9][0-9]*)\.(?P<role>[a-z]+)\.json$")
 _NUMBERED_ENTRY = re.compile(r"^(?P<number>[0-9]{6})\.(?P<kind>[a-z-]+)\.json$")
@@ -173,19 +174,20 @@ class Registry:
     def _budget_prefix(self, holdout_sha256: str) -> str:
         return f"{self.model}/budgets/{holdout_sha256}/"
 
-    # Decisions: what people said of a verdict beside approving it, appended and never overwritten.
+    # Decisions: what people said of a verdict, appended and never overwritten.
 
-    def create_decision(self, verdict_sha256: str, number: int, data: bytes, *, kind: str) -> None:
-        """Create `decisions/<verdict>/<number>.<kind>.json`.
+    def create_decision(self, verdict_sha256: str, number: int, data: bytes) -> None:
+        """Create `decisions/<verdict>/<number>.decision.json`: one word for all, so that a number is given once.
 
         Raises:
             AlreadyExistsError: another writer created that number.
         """
-        self.store.create(f"{self.model}/decisions/{verdict_sha256}/{number:06d}.{kind}.json", data)
+        self.store.create(f"{self.model}/decisions/{verdict_sha256}/{number:06d}.{_DECISION}.json", data)
 
-    def decisions(self, verdict_sha256: str) -> tuple[tuple[int, str, bytes], ...]:
-        """Return (number, kind, bytes) of every decision on a verdict, in order; they are not verified."""
-        return self._numbered_entries(f"{self.model}/decisions/{verdict_sha256}/")
+    def decisions(self, verdict_sha256: str) -> tuple[tuple[int, bytes], ...]:
+        """Return (number, bytes) of every decision on a verdict, in order; they are not verified."""
+        found = self._numbered_entries(f"{self.model}/decisions/{verdict_sha256}/")
+        return tuple((number, data) for number, kind, data in found if kind == _DECISION)
 
     def _numbered_entries(self, prefix: str) -> tuple[tuple[int, str, bytes], ...]:
         found = []

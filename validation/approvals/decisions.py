@@ -29,8 +29,6 @@ from artifact_sync.trust.keys import PublicKey, Signer
 from artifact_sync.trust.proposal import is_signed_by
 from validation.approvals.approval_records import Decision, DecisionKind, SignedDecision, read_copies
 
-# One word for all kinds: the number alone must decide who was first.
-_KEY_KIND = "decision"
 _MOST_ATTEMPTS = 1_000
 
 ResultT = TypeVar("ResultT")
@@ -168,7 +166,7 @@ class DecisionBook:
             decided_at=now,
         )
         signed = SignedDecision(decision=decision, signature=signer.sign(decision.to_json()))
-        self.registry.create_decision(self.verdict_sha256, decision.number, signed.to_json(), kind=_KEY_KIND)
+        self.registry.create_decision(self.verdict_sha256, decision.number, signed.to_json())
         self.keep([signed])
         return signed
 
@@ -196,7 +194,7 @@ def append_in_turn(act: Callable[[], ResultT], *, what: str) -> ResultT:
 def read_bucket(registry: Registry, verdict_sha256: str) -> list[tuple[int, str, bytes]]:
     """Return (number, name, bytes) of what the bucket has on a verdict; nothing of it is verified."""
     found = registry.decisions(verdict_sha256)
-    return [(number, f"{number:06d}.{kind}.json in the bucket", data) for number, kind, data in found]
+    return [(number, f"{number:06d}.decision.json in the bucket", data) for number, data in found]
 
 
 def verified_log(found: Iterable[tuple[int, str, bytes]], *, view: TrustedView, verdict_sha256: str) -> DecisionLog:

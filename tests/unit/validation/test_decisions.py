@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from artifact_sync.errors import RefusedError, TrustError
+from artifact_sync.errors import AlreadyExistsError, RefusedError, TrustError
 from artifact_sync.store import read_bytes
 from validation.approvals.approval_records import Decision, SignedDecision
 
@@ -15,8 +15,8 @@ def stored(site) -> list[tuple[str, bytes]]:
     return [(key, read_bytes(site.store, key, max_bytes=100_000)) for key in keys]
 
 
-def put(site, run, number: int, data: bytes, *, kind: str = "decision") -> None:
-    site.registry.create_decision(verdict_of(site, run), number, data, kind=kind)
+def put(site, run, number: int, data: bytes) -> None:
+    site.registry.create_decision(verdict_of(site, run), number, data)
 
 
 def verdict_of(site, run) -> str:
@@ -125,6 +125,15 @@ def test_an_approval_counts_when_the_record_has_it_and_approving_again_finishes(
 
 def test_an_entry_under_another_word_takes_no_part(site) -> None:
     run = site.approved_run("run-a")
-    put(site, run, 1, forged(site, run, number=1, signer="mallory"), kind="reject")
-    assert site.standing(run).rejections == ()
-    assert "000001.reject.json in the bucket does not count" in site.standing(run).refused[0]
+    # Not even one of a trusted key: a number is given once.
+    second = forged(site, run, number=1, signer="bob")
+    site.store.create(f"photos/decisions/{verdict_of(site, run)}/000001.reject.json", second)
+    standing = site.standing(run)
+    assert (len(standing.log.entries), standing.rejections, standing.refused) == (1, (), ())
+    assert site.promote(run).release.number == 1
+
+
+def test_a_number_is_given_once(site) -> None:
+    run = site.approved_run("run-a")
+    with pytest.raises(AlreadyExistsError):
+        put(site, run, 1, forged(site, run, number=1, signer="bob"))
