@@ -9,7 +9,8 @@ from __future__ import annotations
 from artifact_sync.errors import IntegrityError, RefusedError
 from artifact_sync.registry import Registry
 from validation.approvals.candidacy import Candidacy
-from validation.budgets.ledger_records import Spending, read_entries
+from validation.budgets.ledger_reading import LedgerReader
+from validation.budgets.ledger_records import Spending
 
 
 def check_spent(candidacy: Candidacy, registry: Registry, *, act: str) -> None:
@@ -26,8 +27,7 @@ def check_spent(candidacy: Candidacy, registry: Registry, *, act: str) -> None:
             f"{act} refused: the verdict on run {run_id} is 'better' without an answer of the sealed photos, which "
             f"alone can say so. Run `liftgate validate {run_id}` again."
         )
-    found = registry.budget_entries(verdict.holdout_sha256)
-    entries = read_entries(found, model=registry.model, holdout_sha256=verdict.holdout_sha256)
+    entries = LedgerReader(registry, seen_path=None).read(verdict.holdout_sha256)
     spending = next((one for one in entries.spendings if one.number == budget.number), None)
     problem = _problem(candidacy, spending)
     if problem:

@@ -8,6 +8,7 @@ import pytest
 
 from artifact_sync.canonical import canonical_json
 from artifact_sync.errors import ExpiredError, IntegrityError, RefusedError, TrustError
+from artifact_sync.registry import Registry
 from artifact_sync.trust.roles import Expiries
 from validation.approvals.approval import ApprovalTerms, approve
 from validation.approvals.approval_records import Proposal, SignedApproval
@@ -334,6 +335,20 @@ def test_a_verdict_that_a_trainer_wrote_is_not_in_the_ledger(site, change, probl
     run.verdict_json.write_bytes(verdict.model_copy(update={"budget": budget}).to_json())
     with pytest.raises(IntegrityError, match=problem):
         site.approve(run)
+
+
+def test_a_ledger_whose_listing_is_torn_is_read_again(site, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = site.run("run-a")
+    read, calls = Registry.budget_entries, []
+
+    def torn(registry: Registry, holdout_sha256: str) -> tuple[tuple[int, str, bytes], ...]:
+        calls.append(holdout_sha256)
+        found = read(registry, holdout_sha256)
+        return found[1:] if len(calls) == 1 else found
+
+    monkeypatch.setattr(Registry, "budget_entries", torn)
+    assert site.approve(run).approval.run_id == "run-a"
+    assert len(calls) == 2
 
 
 def test_a_verdict_cannot_borrow_another_candidates_try(site) -> None:
