@@ -19,11 +19,10 @@ from serving.perceptual_hash import PictureHashes
 from validation.checks.policy import Policy
 from validation.checks.policy_fit import refuse_unfit_policy
 from validation.checks.verdict import ChampionReference
+from validation.checks.wording import names_text
 from validation.evaluate import label_columns
 from validation.photos.holdout import Holdout
 from validation.programs.model_scan import scan_export
-
-_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def _check_leakage(holdout: Holdout, training: TrainingPhotos | None) -> None:
     if leaked:
         raise RefusedError(
             f"Validation refused: the candidate was trained on {len(leaked)} of the holdout's "
-            f"{len(holdout.record.items)} photos ({', '.join(leaked[:_LISTED])}{' …' if leaked[_LISTED:] else ''}), "
+            f"{len(holdout.record.items)} photos ({names_text(leaked, most=5)}), "
             "so its answers to them show nothing. Build the dataset without them and train again."
         )
 

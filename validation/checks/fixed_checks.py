@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from validation.checks.policy import Policy
 from validation.checks.verdict import Reason
+from validation.checks.wording import names_text
 from validation.reports.report import ModelMeasurements, Report
 
 
@@ -31,7 +32,7 @@ def _soundness(report: Report, policy: Policy) -> Iterator[Reason]:
         yield _bound("looks at the photo", False, "Every photo gets the same scores: the model ignores its input.")
     order = report.label_order
     if order is not None:
-        shown = ", ".join(order.labels[:20]) + (" …" if order.labels[20:] else "")
+        shown = names_text(order.labels, most=20)
         yield _bound(
             "label order",
             False,

@@ -13,14 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from validation.checks.claims import Claim, Finding, Question
 from validation.checks.groups import Counts, Group, Tally
 from validation.checks.policy import Policy
-from validation.checks.wording import p_value_text
+from validation.checks.wording import MOST_TOLD, names_text, p_value_text
 from validation.figures.exact_margin import margin_p_values
 from validation.figures.power import labels_for_floor, labels_for_non_inferiority
 from validation.figures.proportions import floor_p_values
 from validation.figures.statistics import holm
-
-_TOLD = 50
-"""So many undecided or broken groups of one check get their own sentence; the rest share one."""
 
 
 def group_claims(counts: Counts, *, policy: Policy) -> Iterator[Claim]:
@@ -134,13 +131,13 @@ def _undecided(claim: Claim, question: Question) -> Finding:
 
 def _told(findings: Sequence[Finding], *, kind: str) -> Iterator[Finding]:
     """Yield the findings, those beyond a number that a person reads in one sentence together."""
-    yield from findings[:_TOLD]
-    rest = findings[_TOLD:]
+    yield from findings[:MOST_TOLD]
+    rest = findings[MOST_TOLD:]
     if rest:
-        names = ", ".join(finding.group.name for finding in rest[:_TOLD] if finding.group is not None)
+        names = names_text([finding.group.name for finding in rest if finding.group is not None])
         yield Finding(
             rest[0].check,
             rest[0].outcome,
-            f"The same holds for {len(rest):,} more {kind}: {names}{' …' if rest[_TOLD:] else ''}",
+            f"The same holds for {len(rest):,} more {kind}: {names}",
             more=sum(finding.more or 0 for finding in rest),
         )

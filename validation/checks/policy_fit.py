@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from artifact_sync.errors import RefusedError
 from validation.checks.policy import Policy
+from validation.checks.wording import names_text
 
 
 def refuse_unfit_policy(
@@ -51,14 +52,14 @@ def _label_problems(policy: Policy, labels: Sequence[str]) -> Iterator[str]:
     if strangers:
         yield (
             f"the policy sets recall floors for {', '.join(strangers)}, and the labels are "
-            f"{_listed(labels)}. Correct per_class.recall_floors in the policy."
+            f"{names_text(labels)}. Correct per_class.recall_floors in the policy."
         )
     pairs = policy.costs.pairs if policy.costs is not None else {}
     strangers = sorted(({label for answers in pairs.values() for label in answers} | set(pairs)) - known)
     if strangers:
         yield (
             f"the policy sets costs for {', '.join(strangers)}, and the labels are "
-            f"{_listed(labels)}. Correct costs.pairs in the policy."
+            f"{names_text(labels)}. Correct costs.pairs in the policy."
         )
     if any(rule.name == "top_k_accuracy" for rule in policy.metrics) and policy.top_k >= len(labels):
         yield (
@@ -82,7 +83,3 @@ def _slice_problems(policy: Policy, columns: Sequence[str]) -> Iterator[str]:
             f"the policy makes demands on the slices {', '.join(strangers)}, and the holdout's columns are "
             f"{', '.join(columns)}. Correct per_slice.columns in the policy."
         )
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:50]) + (" …" if labels[50:] else "")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from validation.checks.claims import Claim
 from validation.checks.groups import Group, Sizes
 from validation.checks.metric_checks import MetricDemand
+from validation.checks.wording import names_text
 
-_TOLD = 12
+_MOST_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,15 @@ class Shortfall:
         """One or two sentences about it."""
         said = []
         if self.labels:
-            listed = ", ".join(f"{needed:,} of {name}" for name, needed in self.groups[:_TOLD])
-            among = f" ({listed}{' …' if self.groups[_TOLD:] else ''})" if listed else ""
+            groups = names_text([f"{needed:,} of {name}" for name, needed in self.groups], most=_MOST_LISTED)
+            among = f" ({groups})" if groups else ""
             said.append(
                 f"Judged by the open photos, a new holdout with about {self.labels:,} sealed photos{among} would "
                 f"decide with {self.power:.0%} power at level {self.level:.3g}."
             )
         if self.undecidable:
-            listed = ", ".join(self.undecidable[:_TOLD]) + (" …" if self.undecidable[_TOLD:] else "")
-            said.append(f"No affordable number of labels would decide: {listed}.")
+            checks = names_text(self.undecidable, most=_MOST_LISTED)
+            said.append(f"No affordable number of labels would decide: {checks}.")
         if not said:
             said.append(
                 f"They are enough to show, with {self.power:.0%} power at level {self.level:.3g}, what the open photos "

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Sequence
 from validation.checks.groups import Group, Sizes, judged_sizes
 from validation.checks.policy import Policy
 from validation.checks.verdict import Reason
-from validation.checks.wording import photos_text
+from validation.checks.wording import MOST_TOLD, names_text, photos_text
 from validation.photos.holdout_record import HoldoutItem
-
-_TOLD = 50
 
 
 def size_reasons(items: Sequence[HoldoutItem], *, labels: Sequence[str], policy: Policy) -> tuple[Reason, ...]:
@@ -42,15 +40,13 @@ def _too_small(there: Sizes, *, policy: Policy, kind: str) -> Iterator[Reason]:
         ("slice size", policy.per_slice.minimum_photos if policy.per_slice else 0, True),
     ):
         groups = [group for group, n in there.groups.items() if (group.column is not None) == is_slice and n < minimum]
-        for group in groups[:_TOLD]:
+        for group in groups[:MOST_TOLD]:
             yield _too_few(check, group.name, there.of(group), minimum, kind=kind, group=group)
-        rest = groups[_TOLD:]
+        rest = groups[MOST_TOLD:]
         if rest:
             missing = sum(minimum - there.of(group) for group in rest)
-            names = ", ".join(group.name for group in rest[:_TOLD])
-            statement = (
-                f"{len(rest):,} more have too few: {names}{' …' if rest[_TOLD:] else ''}: {missing:,} more labels."
-            )
+            names = names_text([group.name for group in rest])
+            statement = f"{len(rest):,} more have too few: {names}: {missing:,} more labels."
             yield Reason(check=check, outcome="cannot tell", statement=statement, more_labels=missing)
 
 

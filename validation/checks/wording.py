@@ -1,11 +1,21 @@
-"""How the gate's reasons speak of p-values and of labels that are needed.
+"""How the gate's reasons speak of p-values, of labels that are needed and of more names than a person reads.
 
 Its place in the flow: the checks put their figures into sentences with these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+MOST_TOLD = 50
+"""So many items of a kind are told of one by one; the rest share a sentence."""
+
 _SMALLEST_SHOWN = 1e-4
+
+
+def names_text(names: Sequence[str], *, most: int = MOST_TOLD) -> str:
+    """Return "cat, dog", or "cat, dog …" where there are more than a person reads."""
+    return ", ".join(names[:most]) + (" …" if names[most:] else "")
 
 
 def p_value_text(p_value: float) -> str:
