@@ -129,3 +129,9 @@ def tls_authority() -> ModuleType:
 def report_samples() -> ModuleType:
     """The module tests/report_samples.py."""
     return _load("report_samples")
+
+
+@pytest.fixture(scope="session")
+def ledger_lab() -> ModuleType:
+    """The module tests/ledger_lab.py."""
+    return _load("ledger_lab")
