@@ -135,6 +135,7 @@ def open_case(
         golden=_read_golden(run.export, labels=record.labels),
     )
     case = Case(run, record, candidate, champion, holdout, policy, training)
+    _check_is_another(candidate, champion, run_id=record.run_id)
     for name, model in (("candidate", candidate), ("champion", case.champion_model)):
         if model is not None:
             label_columns(model.labels, holdout_labels=holdout.record.labels, name=name)
@@ -167,6 +168,14 @@ def _check_flow(record: RunRecord, *, policy: Policy, holdout: Holdout, champion
         raise RefusedError(
             f"Validation refused: the policy was written for the holdout {policy.holdout.sha256}, and "
             f"{holdout.path} is {holdout.sha256}. Use that holdout, or write the demands anew for this one."
+        )
+
+
+def _check_is_another(candidate: ModelOnDisk, champion: Champion | None, *, run_id: str) -> None:
+    if champion is not None and candidate.manifest.sha256 == champion.version.manifest.sha256:
+        raise RefusedError(
+            f"Validation refused: run {run_id} is what version {champion.version.version} serves already, file by file, "
+            f"so it cannot be better, and the question would cost a try. `liftgate trace {run_id}` shows its evidence."
         )
 
 

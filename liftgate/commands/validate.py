@@ -106,8 +106,10 @@ def budget_line(budget: BudgetUse | None) -> str:
     """Return what a verdict cost."""
     if budget is None:
         return "budget: no try was spent"
-    left = "the holdout is opened: freeze a new one for the next candidate" if budget.is_opened else "left for others"
-    return f"budget: this was try {budget.number}, at level {budget.level:.4g}; {budget.tries_left} {left}"
+    left = f"{budget.tries_left} tries are left"
+    if budget.is_opened:
+        left = "the holdout is opened and decides nothing more: freeze a new one for the next candidate"
+    return f"budget: this was try {budget.number}, at level {budget.level:.4g}; {left}"
 
 
 def _print_rehearsal(rehearsal: Rehearsal, *, as_json: bool) -> None:

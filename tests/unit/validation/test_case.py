@@ -132,6 +132,12 @@ def test_a_champion_that_is_not_what_the_release_serves_is_refused(open_it: Open
     assert "where release 3 serves version 1" in text
 
 
+def test_what_is_served_already_is_not_judged_against_itself(open_it: Open, champion: Champion) -> None:
+    text = refusal(RefusedError, lambda: open_it(champion=champion, first=False), exit_code=3)
+    assert "run run-7c1f is what version 2 serves already" in text
+    assert "liftgate trace run-7c1f" in text
+
+
 def test_another_holdout_than_the_policys_is_refused(
     open_it: Open, holdout: Holdout, make_policy: Callable[..., Policy]
 ) -> None:
