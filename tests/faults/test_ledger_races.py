@@ -7,17 +7,14 @@ nobody else's try is told otherwise.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
+from kill_lab import Killer, KillingStore, in_child, was_killed
 
 from artifact_sync.directory_store import DirectoryStore
 from artifact_sync.errors import LostRaceError
-from artifact_sync.store import ObjectInfo, ObjectStore
+from artifact_sync.store import ObjectStore
 
 EFFECTS = 3  # terms, try, outcome
 
@@ -27,50 +24,14 @@ def store(memory_path: Path) -> DirectoryStore:
     return DirectoryStore(memory_path / "bucket")
 
 
-class KillingStore:
-    """A store whose process dies before or after its k-th write, counted from 1."""
-
-    def __init__(self, store: ObjectStore, *, effect: int, is_before: bool) -> None:
-        self._store, self._effect, self._is_before, self._count = store, effect, is_before, 0
-
-    def create(self, key: str, body: bytes | Path, *, sha256: str | None = None) -> None:
-        self._count += 1
-        if self._count == self._effect and self._is_before:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._store.create(key, body, sha256=sha256)
-        if self._count == self._effect:
-            os.kill(os.getpid(), signal.SIGKILL)
+class AppendingStore(KillingStore):
+    """Refuses what the ledger has no need of."""
 
     def replace(self, key: str, body: bytes) -> None:
         raise AssertionError("the ledger overwrites nothing")
 
     def delete(self, key: str) -> None:
         raise AssertionError("the ledger deletes nothing")
-
-    def open(self, key: str) -> BinaryIO:
-        return self._store.open(key)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._store.list(prefix)
-
-
-def in_child(act: Callable[[], object]) -> int:
-    """Run `act` in a forked child; return its pid."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            act()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def was_killed(child: int) -> bool:
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 def judge(lab, store: ObjectStore, name: str, *, is_confirmed: bool = True):
@@ -84,7 +45,7 @@ def judge(lab, store: ObjectStore, name: str, *, is_confirmed: bool = True):
 def test_a_kill_at_any_effect_leaves_one_try_that_the_same_attempt_finishes(
     ledger_lab, store: DirectoryStore, *, effect: int, is_before: bool, comes_between: bool
 ) -> None:
-    killing = KillingStore(store, effect=effect, is_before=is_before)
+    killing = AppendingStore(store, Killer(effect=effect, is_before=is_before))
     assert was_killed(in_child(lambda: judge(ledger_lab, killing, "killed")))
     alone = ledger_lab.ledger(store).state().spendings
     if comes_between:
@@ -102,7 +63,7 @@ def test_a_kill_at_any_effect_leaves_one_try_that_the_same_attempt_finishes(
 
 
 def test_there_are_no_more_effects_than_those(ledger_lab, store: DirectoryStore) -> None:
-    killing = KillingStore(store, effect=EFFECTS + 1, is_before=True)
+    killing = AppendingStore(store, Killer(effect=EFFECTS + 1, is_before=True))
     assert not was_killed(in_child(lambda: judge(ledger_lab, killing, "killed")))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from kill_lab import in_child, was_killed
 from tuf.ngclient import updater
 
 from artifact_sync import durable
@@ -26,31 +27,23 @@ MOST_LINES = 3_000
 
 def refresh_until_killed(site, machine: str, *, line: int) -> bool:
     """Refresh in a child that is killed before its `line`-th line; return whether it ended by itself."""
-    child = os.fork()
-    if child == 0:
-        code, left = 1, line
+    left = line
 
-        def before_line(frame: FrameType, event: str, _: object) -> object:
-            nonlocal left
-            if frame.f_code.co_filename not in TRACED:
-                return None
-            if event == "line":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return before_line
+    def before_line(frame: FrameType, event: str, _: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename not in TRACED:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return before_line
 
-        try:
-            sys.settrace(before_line)
-            site.reader(machine).refresh()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return False
-    assert os.waitstatus_to_exitcode(status) == 0, "the refresh failed"
-    return True
+    def refresh() -> None:
+        sys.settrace(before_line)
+        site.reader(machine).refresh()
+
+    return not was_killed(in_child(refresh))
 
 
 def test_killed_at_every_line_a_host_goes_on_and_still_knows_an_old_state(site) -> None:
@@ -118,21 +111,15 @@ def test_a_missing_link_to_the_root_is_made_again(site) -> None:
 def test_processes_share_a_directory_while_releases_come(site) -> None:
     site.promote(site.approved_run("run-a"))
     site.reader("host").refresh()
-    children = []
-    for _ in range(3):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                for _ in range(30):
-                    site.reader("host").refresh()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
+
+    def refresh() -> None:
+        for _ in range(30):
+            site.reader("host").refresh()
+
+    children = [in_child(refresh) for _ in range(3)]
     for _ in range(5):
         site.publisher().renew(now=site.now, is_forced=True)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert [was_killed(child) for child in children] == [False, False, False]
     host = site.reader("host")
     assert host.refresh().release_numbers == (1,)
     assert host.seen_snapshot_number() == 7
