@@ -12,8 +12,8 @@ from validation.checks.claims import Claim, Finding, Question
 from validation.checks.groups import Counts, Tally
 from validation.checks.policy import Policy
 from validation.checks.wording import p_value_text
-from validation.figures.exact_margin import margin_p_values
-from validation.figures.power import labels_for_floor, labels_for_non_inferiority, labels_for_superiority
+from validation.figures.exact_margin import labels_for_margin, margin_p_values
+from validation.figures.power import labels_for_floor, labels_for_superiority
 from validation.figures.proportions import floor_p_values
 from validation.figures.statistics import PairedCounts, difference_interval, superiority_p_value
 
@@ -92,13 +92,7 @@ def _non_inferiority(paired: PairedCounts, *, margin: float) -> Claim:
         n=paired.n,
         figures=f"{_changes(paired)}, exact test of a loss of {margin:g}: {p_value_text(p_values[0])}",
         p_values=lambda: p_values,
-        labels_needed=lambda level, power: labels_for_non_inferiority(
-            gain=paired.gain,
-            disagreement=max(paired.disagreement, 1 / (paired.n + 1)),
-            margin=margin,
-            alpha=level,
-            power=power,
-        ),
+        labels_needed=lambda level, power: labels_for_margin(paired, margin=margin, alpha=level, power=power),
     )
 
 

@@ -14,8 +14,8 @@ from validation.checks.claims import Claim, Finding, Question
 from validation.checks.groups import Counts, Group, Tally
 from validation.checks.policy import Policy
 from validation.checks.wording import MOST_TOLD, names_text, p_value_text
-from validation.figures.exact_margin import margin_p_values
-from validation.figures.power import labels_for_floor, labels_for_non_inferiority
+from validation.figures.exact_margin import labels_for_margin, margin_p_values
+from validation.figures.power import labels_for_floor
 from validation.figures.proportions import floor_p_values
 from validation.figures.statistics import holm
 
@@ -89,14 +89,7 @@ def _loss(check: str, group: Group, tally: Tally, *, margin: float, unit: str) -
         figures=f"{unit} {paired.gain:+.3f} against the champion ({paired.candidate_only:,} fixed, "
         f"{paired.champion_only:,} broken, {paired.n:,} photos), accepted loss {margin:g}",
         p_values=lambda: margin_p_values(paired, margin=margin),
-        # One imagined disagreement more, so that perfect agreement does not ask for next to no labels.
-        labels_needed=lambda level, power: labels_for_non_inferiority(
-            gain=paired.gain,
-            disagreement=max(paired.disagreement, 1 / (paired.n + 1)),
-            margin=margin,
-            alpha=level,
-            power=power,
-        ),
+        labels_needed=lambda level, power: labels_for_margin(paired, margin=margin, alpha=level, power=power),
     )
 
 

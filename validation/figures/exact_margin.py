@@ -1,10 +1,11 @@
 """Exact tests of a difference between two models against a line other than zero.
 
 Its place in the flow: the checks of accuracy, classes and slices ask here whether a loss stays
-under the policy's margin. Tango's score statistic orders the outcomes; its p-value is not taken
-from the normal curve, which lets through up to half as many again as the level says in classes of
-twenty photos and 2 to 20 % more at low levels, but computed: the greatest probability, over all
-rates at which the champion alone could be right, of an outcome at least as extreme.
+under the policy's margin, and how many photos would show it. Tango's score statistic orders the
+outcomes; its p-value is not taken from the normal curve, which lets through up to half as many
+again as the level says in classes of twenty photos and 2 to 20 % more at low levels, but computed:
+the greatest probability, over all rates at which the champion alone could be right, of an outcome
+at least as extreme.
 
 Sources: Tango, Statistics in Medicine 17 (1998) 891; Hsueh, Liu and Chen, Biometrics 57 (2001) 478
 (the unconditional test); Berger and Boos, JASA 89 (1994) 1012 (the search over the nuisance rate is
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from validation.figures.power import labels_for_non_inferiority
 from validation.figures.statistics import PairedCounts, score_statistics
 
 _GAMMA = 1e-7
@@ -34,6 +36,15 @@ def margin_p_values(counts: PairedCounts, *, margin: float) -> tuple[float, floa
     candidate is inferior.
     """
     return beyond_p_value(counts, line=-margin), beyond_p_value(counts.reversed(), line=margin)
+
+
+def labels_for_margin(counts: PairedCounts, *, margin: float, alpha: float, power: float) -> int | None:
+    """Return the photos alike that show a loss smaller than `margin` with probability `power`; None for no number."""
+    # One imagined disagreement more, so that perfect agreement does not ask for next to no labels.
+    disagreement = max(counts.disagreement, 1 / (counts.n + 1))
+    return labels_for_non_inferiority(
+        gain=counts.gain, disagreement=disagreement, margin=margin, alpha=alpha, power=power
+    )
 
 
 def beyond_p_value(counts: PairedCounts, *, line: float) -> float:

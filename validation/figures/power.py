@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-MAX_LABELS = 10_000_000
+_MAX_LABELS = 10_000_000
 
 
 def superiority_power(n: int, *, gain: float, disagreement: float, alpha: float) -> float:
@@ -43,7 +43,11 @@ def labels_for_superiority(*, gain: float, disagreement: float, alpha: float, po
     if gain <= 0:
         return None
     rate = min(max(disagreement, gain), 1.0)
-    return _smallest(lambda n: superiority_power(n, gain=gain, disagreement=rate, alpha=alpha) >= power)
+
+    def is_enough(n: int) -> bool:
+        return superiority_power(n, gain=gain, disagreement=rate, alpha=alpha) >= power
+
+    return smallest_count(is_enough, more_than=8)
 
 
 def labels_for_non_inferiority(
@@ -68,19 +72,19 @@ def labels_for_floor(*, proportion: float, floor: float, alpha: float, power: fl
     return _capped(((at_floor + at_truth) / distance) ** 2)
 
 
-def _capped(n: float) -> int | None:
-    return math.ceil(n) if n <= MAX_LABELS else None
-
-
-def _smallest(is_enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest n for which a (nearly) monotone condition holds, by doubling and halving."""
-    high = 16
+def smallest_count(is_enough: Callable[[int], bool], *, more_than: int) -> int | None:
+    """Return the smallest n over `more_than` for which a (nearly) monotone condition holds, by doubling and halving."""
+    high = 2 * more_than
     while not is_enough(high):
         high *= 2
-        if high > MAX_LABELS:
+        if high > _MAX_LABELS:
             return None
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
+
+
+def _capped(n: float) -> int | None:
+    return math.ceil(n) if n <= _MAX_LABELS else None

@@ -9,7 +9,6 @@ photo that was not drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,8 +18,7 @@ from validation.figures.bootstrap import influence_of
 from validation.figures.bounded_mean import lower_bound
 from validation.figures.metric_sums import SummedFigure
 from validation.figures.metrics import Floats
-
-MAX_LABELS = 10_000_000
+from validation.figures.power import smallest_count
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,4 @@ class PseudoPhotos:
         def is_enough(photos: int) -> bool:
             return self.lower_bound(level, photos=photos) - chance / math.sqrt(photos) > line
 
-        return _smallest(is_enough)
-
-
-def _smallest(is_enough: Callable[[int], bool]) -> int | None:
-    """Return the smallest number of photos for which a condition holds that stays true, by doubling and halving."""
-    high = 2
-    while not is_enough(high):
-        high *= 2
-        if high > MAX_LABELS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
+        return smallest_count(is_enough, more_than=1)
