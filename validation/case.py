@@ -175,7 +175,7 @@ def _check_is_another(candidate: ModelOnDisk, champion: Champion | None, *, run_
     if champion is not None and candidate.manifest.sha256 == champion.version.manifest.sha256:
         raise RefusedError(
             f"Validation refused: run {run_id} is what version {champion.version.version} serves already, file for "
-            f"file, so it cannot be better, and the question would cost a try. `liftgate trace {run_id}` shows its evidence."
+            f"file, so it cannot be better, and asking would cost a try. `liftgate trace {run_id}` shows its evidence."
         )
 
 
