@@ -138,3 +138,9 @@ def report_samples() -> ModuleType:
 def ledger_lab() -> ModuleType:
     """The module tests/ledger_lab.py."""
     return _load("ledger_lab")
+
+
+@pytest.fixture(scope="session")
+def hostile_kinds() -> ModuleType:
+    """The module tests/hostile_models.py."""
+    return _load("hostile_models")

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def hostile_kinds(repository: Path) -> ModuleType:
-    """The module tests/hostile_models.py."""
-    name = "hostile_models"
-    if name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(name, repository / f"tests/{name}.py")
-        assert specification is not None
-        assert specification.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @pytest.fixture(scope="session")
