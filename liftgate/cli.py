@@ -45,6 +45,8 @@ EXTRAS = {
     "web": ("flask", "flask_wtf", "sqlalchemy", "gunicorn", "grpc", "numpy", "PIL"),
     "validation": ("scipy", "sklearn", "jinja2", "grpc", "numpy", "PIL"),
     "training": ("tensorflow", "keras", "tensorboard", "ansible", "ansible_runner", "paramiko", "numpy", "PIL"),
+    "pkcs11": ("pkcs11",),
+    "cleanlab": ("cleanlab",),
     "embedded": ("tensorflow", "numpy", "google_crc32c", "ml_dtypes"),
 }
 """What `pip install 'liftgate[EXTRA]'` brings: top-level modules that a verb may find missing."""

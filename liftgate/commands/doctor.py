@@ -93,6 +93,23 @@ def _programs() -> Iterator[Finding]:
     for program, remedy in (("ssh", "apt-get install openssh-client"), ("git", "apt-get install git")):
         path = shutil.which(program)
         yield Finding(program, "ok" if path else "missing", path or "not on the PATH", "" if path else remedy)
+    yield _isolation()
+
+
+def _isolation() -> Finding:
+    """Try what holds a candidate while it is validated: to be installed is not enough."""
+    from validation.programs.isolation import find_isolation
+
+    try:
+        return Finding("bubblewrap", "ok", find_isolation().words)
+    except LiftgateError:
+        found = shutil.which("bwrap")
+        return Finding(
+            "bubblewrap",
+            "missing",
+            "not on the PATH" if found is None else f"{found} may not make namespaces here",
+            "to validate: apt-get install bubblewrap, and let this user make namespaces (docs/validation.md)",
+        )
 
 
 def _site(config_path: Path | None, rounds: int) -> Iterator[Finding]:
