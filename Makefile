@@ -28,7 +28,7 @@ data: setup ## Fetch the labelled pictures of the demo once (about 140 MB)
 
 .PHONY: demo
 demo: data ## Run the whole story from nothing (STORE=s3: against a real S3 server; KEEP=1: leave the web page running)
-	@scripts/debian-packages libnghttp2-14
+	@scripts/debian-packages libnghttp2-14 bubblewrap
 	@$(BIN)/liftgate demo --store $(STORE) $(if $(KEEP),--keep)
 
 .PHONY: test
@@ -41,9 +41,9 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 
 .PHONY: soak
 soak: setup ## Race promoters, approvers and emergencies for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
-	@$(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
-	@$(BIN)/python tests/faults/test_approval_race.py $(ROUNDS)
-	@$(BIN)/python tests/faults/test_break_glass_race.py 100
+	@PYTHONPATH=tests $(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
+	@PYTHONPATH=tests $(BIN)/python tests/faults/test_approval_race.py $(ROUNDS)
+	@PYTHONPATH=tests $(BIN)/python tests/faults/test_break_glass_race.py 100
 	@scripts/debian-packages nghttp2-client
 	@$(BIN)/python benchmarks/reloads.py
 
