@@ -5,7 +5,6 @@ The suite runs a part. As a program (`make soak`) it runs as many rounds as aske
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import sys
@@ -19,6 +18,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from signed_site import SignedSite
 
 from artifact_sync.errors import LostRaceError, RefusedError
 from validation.approvals.approval_records import SignedApproval
@@ -205,17 +205,7 @@ def many_approvers_site() -> Callable[[Path], Any]:
 def make_site(path: Path) -> Any:
     """Make a site where one of six approvers must approve."""
     path.mkdir(parents=True)
-    return _signed_site_module().SignedSite(path, approver_names=APPROVERS).initialise()
-
-
-def _signed_site_module() -> Any:
-    if "signed_site" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("signed_site", Path(__file__).parent.parent / "signed_site.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["signed_site"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["signed_site"])
-    return sys.modules["signed_site"]
+    return SignedSite(path, approver_names=APPROVERS).initialise()
 
 
 def main() -> None:

@@ -1,21 +1,21 @@
 """People who break the glass against each other, against promoters and against those who roll back, all at once.
 
 Each success is a release of its own, the losers are told who won, and the chain is whole. As a program
-it runs as many rounds as asked and prints the figures.
+(`make soak`) it runs as many rounds as asked and prints the figures.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from emergency_site import EmergencySite
+from race_lab import promotion_of, race
 
 from artifact_sync.errors import LostRaceError, RefusedError
 from artifact_sync.run_folder import RunFolder
@@ -24,32 +24,8 @@ PEOPLE = 8
 PARTS, ROUNDS = 2, 10
 
 
-def race(actions: list[Callable[[], object]]) -> list[object]:
-    """Run the actions at once and return what each returned or raised, in their order."""
-    outcomes: list[object] = [None] * len(actions)
-    start = threading.Barrier(len(actions))
-
-    def run(index: int) -> None:
-        start.wait()
-        try:
-            outcomes[index] = actions[index]()
-        except Exception as error:  # noqa: BLE001 - every outcome is looked at
-            outcomes[index] = error
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
-
-
 def emergency_of(site, run: RunFolder, by: str) -> Callable[[], object]:
     return lambda: site.break_glass(run, by=by)
-
-
-def promotion_of(site, run: RunFolder) -> Callable[[], object]:
-    return lambda: site.promote(run, by=f"rita-of-{run.run_id}")
 
 
 def check_round(site, outcomes: list[object], *, before: int) -> Counter[str]:
@@ -127,17 +103,11 @@ def test_one_run_by_one_person_at_many_terminals_is_one_release(emergency_site) 
 def main() -> None:
     """Run the races as many times as asked, in memory where the machine has /dev/shm."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    for name in ("signed_site", "emergency_site"):
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
     memory = Path("/dev/shm")
     for races in (run_emergencies_against_each_other, run_emergencies_against_all):
         with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
             began = time.monotonic()
-            counts = races(sys.modules["emergency_site"].EmergencySite(Path(directory)).initialise(), rounds=rounds)
+            counts = races(EmergencySite(Path(directory)).initialise(), rounds=rounds)
             print(f"{races.__name__}: {rounds} rounds, {dict(counts)}, {time.monotonic() - began:.0f} s")
 
 

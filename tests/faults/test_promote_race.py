@@ -6,47 +6,22 @@ many as asked, promotions against rollbacks too, and prints the figures.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from race_lab import promotion_of, race
+from signed_site import SignedSite
 
 from artifact_sync.errors import LostRaceError, RefusedError
-from artifact_sync.run_folder import RunFolder
 from validation.releases.promote import Promotion, Rollback
 
 PROMOTERS = 16
 PARTS, ROUNDS = 8, 25
-
-
-def race(actions: list[Callable[[], object]]) -> list[object]:
-    """Run the actions at once and return what each returned or raised, in their order."""
-    outcomes: list[object] = [None] * len(actions)
-    start = threading.Barrier(len(actions))
-
-    def run(index: int) -> None:
-        start.wait()
-        try:
-            outcomes[index] = actions[index]()
-        except Exception as error:  # noqa: BLE001 - every outcome is looked at
-            outcomes[index] = error
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(actions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
-
-
-def promotion_of(site, run: RunFolder) -> Callable[[], object]:
-    return lambda: site.promote(run, by=f"rita-of-{run.run_id}")
 
 
 def run_promotion_races(site, *, rounds: int) -> Counter[str]:
@@ -125,16 +100,11 @@ def test_one_run_promoted_by_16_people_is_one_release(site) -> None:
 def main() -> None:
     """Run the races as many times as asked, in memory where the machine has /dev/shm."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    spec = importlib.util.spec_from_file_location("signed_site", Path(__file__).parent.parent / "signed_site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["signed_site"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     memory = Path("/dev/shm")
     for races in (run_promotion_races, run_promotions_against_rollbacks):
         with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
             began = time.monotonic()
-            counts = races(module.SignedSite(Path(directory)).initialise(), rounds=rounds)
+            counts = races(SignedSite(Path(directory)).initialise(), rounds=rounds)
             print(f"{races.__name__}: {rounds} rounds of {PROMOTERS}, {dict(counts)}, {time.monotonic() - began:.0f} s")
 
 
