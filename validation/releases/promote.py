@@ -106,9 +106,12 @@ def promote(
         return Promotion(done, view.version(version_of(standing).version), None, completed)
     plan.release(standing, view)
     pushed = push_export(trust.registry, run.export, candidacy.manifest, progress=progress)
-    view, standing, record = append_in_turn(plan.begin, what=f"Promotion of run {run.run_id}")
+    begun = append_in_turn(plan.begin, what=f"Promotion of run {run.run_id}")
+    standing, record = begun.standing, begun.release
+    if begun.was_there:
+        return Promotion(record, version_of(standing), None, completed)
     store_evidence(trust.registry, candidacy, standing.approvals, documents=documents)
-    _publish(publisher, standing, record, view=view, run_id=run.run_id, now=now)
+    _publish(publisher, standing, record, view=begun.view, run_id=run.run_id, now=now)
     return Promotion(record, version_of(standing), pushed, completed)
 
 

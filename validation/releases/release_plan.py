@@ -46,6 +46,23 @@ class Beside:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A promotion that nobody can reject any more.
+
+    Attributes:
+        view: the signed state that it was decided on.
+        standing: what stood of the approvals then.
+        release: the release to publish.
+        was_there: whether somebody has published it already.
+    """
+
+    view: TrustedView
+    standing: Standing
+    release: ReleaseRecord
+    was_there: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """One call's wish, checked against what stands now as often as that changes."""
 
@@ -71,10 +88,14 @@ class Plan:
         _check_not_taken_back(self.candidacy, standing, view)
         return record
 
-    def begin(self) -> tuple[TrustedView, Standing, ReleaseRecord]:
+    def begin(self) -> Begun:
         """Settle what stands by one entry in the record; AlreadyExistsError when somebody decided in between."""
         view = self.publisher.view()
         standing = self.standing(view)
+        # Whoever promotes the same run may have been quicker while this one pushed.
+        done = done_before(standing, view, beside=self.beside)
+        if done is not None:
+            return Begun(view, standing, done, was_there=True)
         record, version = self.release(standing, view), version_of(standing)
         book = DecisionBook(self.publisher.reader.registry, self.candidacy.run, self.candidacy.verdict.sha256)
         book.keep(standing.log.entries)
@@ -90,7 +111,7 @@ class Plan:
                 targets_number=standing.proposal.targets_number if standing.proposal else None,
                 release=record.number,
             )
-        return view, standing, record
+        return Begun(view, standing, record, was_there=False)
 
 
 def version_of(standing: Standing) -> VersionRecord:
