@@ -23,7 +23,7 @@ from artifact_sync.clock import Clock
 from artifact_sync.durable import fsync_directory, write_durably
 from artifact_sync.errors import BudgetSpentError, RecordError
 from validation.budgets.budget import History, Terms, level_of
-from validation.budgets.ledger import BudgetLedger
+from validation.budgets.ledger import Admission, BudgetLedger
 from validation.budgets.ledger_refusals import Attempt
 from validation.case import Case
 from validation.checks.gate import Preliminary, confirms, decide, preliminary
@@ -47,10 +47,12 @@ class Rehearsal:
     Attributes:
         report: of the open photos (of all, once the holdout is opened).
         known: what the gate would know before it asks the sealed photos.
+        admission: what the ledger would let the candidate do; None when the budget is spent.
     """
 
     report: Report
     known: Preliminary
+    admission: Admission | None
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,16 @@ def validate_run(case: Case, *, bench: Bench) -> tuple[Report, Verdict]:
     known = _known_decision(case)
     if known is not None:
         return known
-    attempt, clock = _attempt(case, by=bench.by), bench.clock
-    admission = bench.ledger.admit(attempt, now=clock.now())
-    if bench.tell is not None:
-        for other in admission.ended:
-            bench.tell(f"Holdout {other[:12]} decides nothing any more: this one's reports show photos that it seals.")
+    admission = _admit(case, bench=bench)
     examined = _examine(case, bench=bench)
     report = examined.report(case, scope="open", bench=bench)
     found = _preliminary(case, examined, report)
     budget = None
     if admission.known is not None or not found.is_settled:
-        budget = _ask(case, examined, report, attempt=attempt, bench=bench)
+        budget = _ask(case, examined, report, bench=bench)
         if budget.is_opened:
             report = examined.report(case, scope="all", bench=bench)
-    verdict = decide(report, policy=case.policy, preliminary=found, budget=budget, decided_at=clock.now())
+    verdict = decide(report, policy=case.policy, preliminary=found, budget=budget, decided_at=bench.clock.now())
     _write(case, report, verdict, decoder=bench.decoder)
     return report, verdict
 
@@ -113,15 +111,13 @@ def rehearse(case: Case, *, bench: Bench) -> Rehearsal:
         RefusedError: as `validate_run`, but for a spent budget.
     """
     # A holdout that is spent decides nothing, and may be looked at all the more.
-    scope: Literal["open", "all"] = "open"
-    try:
-        # Admitted all the same: other holdouts must know that these photos are shown.
-        bench.ledger.admit(_attempt(case, by=bench.by), now=bench.clock.now())
-    except BudgetSpentError:
-        scope = "all"
+    admission = None
+    with suppress(BudgetSpentError):
+        # Admitted although nothing is asked: other holdouts must know that these photos are shown.
+        admission = _admit(case, bench=bench)
     examined = _examine(case, bench=bench)
-    report = examined.report(case, scope=scope, bench=bench)
-    return Rehearsal(report, _preliminary(case, examined, report))
+    report = examined.report(case, scope="all" if admission is None else "open", bench=bench)
+    return Rehearsal(report, _preliminary(case, examined, report), admission)
 
 
 @dataclass(frozen=True)
@@ -189,6 +185,14 @@ def _attempt(case: Case, *, by: str) -> Attempt:
     )
 
 
+def _admit(case: Case, *, bench: Bench) -> Admission:
+    admission = bench.ledger.admit(_attempt(case, by=bench.by), now=bench.clock.now())
+    if bench.tell is not None:
+        for other in admission.ended:
+            bench.tell(f"Holdout {other[:12]} decides nothing any more: this one's reports show photos that it seals.")
+    return admission
+
+
 def _examine(case: Case, *, bench: Bench) -> _Examined:
     isolation = find_isolation(may_go_without=bench.settings.may_load_without_isolation)
     candidate = case.candidate
@@ -230,10 +234,10 @@ def _near_duplicates(case: Case, *, decoder: PhotoDecoder) -> tuple[NearDuplicat
     return near_duplicates.find(case.holdout.record.items, hashes, training, maximum_distance=allowed)
 
 
-def _ask(case: Case, examined: _Examined, report: Report, *, attempt: Attempt, bench: Bench) -> BudgetUse:
+def _ask(case: Case, examined: _Examined, report: Report, *, bench: Bench) -> BudgetUse:
     """Ask the sealed photos the one question, and write down what it cost before anybody is told."""
     ledger, answers = bench.ledger, examined.measured.answers
-    spending = ledger.begin(attempt, now=bench.clock.now())
+    spending = ledger.begin(_attempt(case, by=bench.by), now=bench.clock.now())
     if spending.outcome is not None:
         return ledger.use_of(spending)
     return ledger.conclude(

@@ -18,7 +18,7 @@ from liftgate.progress import counting
 if TYPE_CHECKING:
     from artifact_sync.trust import TrustedView
     from validation.case import Champion, TrainingPhotos
-    from validation.checks.verdict import BudgetUse, Outcome, Reason
+    from validation.checks.verdict import BudgetUse, Outcome, Reason, Verdict
     from validation.validate import Rehearsal
 
 EXIT_CODES: dict[Outcome, int] = {"better": 0, "not better": 20, "cannot tell": 21}
@@ -88,13 +88,17 @@ def command(
             _, verdict = validate_run(case, bench=bench)
     if rehearse:
         _print_rehearsal(rehearsal, as_json=as_json)
-        return
+    else:
+        _print_verdict(verdict, run, photos=len(photos.record.items), as_json=as_json)
+        context.exit(EXIT_CODES[verdict.outcome])
+
+
+def _print_verdict(verdict: Verdict, run: RunFolder, *, photos: int, as_json: bool) -> None:
     against = "no champion" if verdict.champion is None else f"version {verdict.champion.version}"
-    lines = [f"{verdict.outcome}: run {run_id} against {against} on {len(photos.record.items):,} photos"]
+    lines = [f"{verdict.outcome}: run {verdict.run_id} against {against} on {photos:,} photos"]
     lines += reason_lines(verdict.reasons)
     lines += [budget_line(verdict.budget), f"evidence: {run.report_html}"]
     print_result("\n".join(lines), verdict.model_dump(mode="json"), as_json=as_json)
-    context.exit(EXIT_CODES[verdict.outcome])
 
 
 def reason_lines(reasons: Iterable[Reason]) -> list[str]:
@@ -115,16 +119,27 @@ def budget_line(budget: BudgetUse | None) -> str:
 def _print_rehearsal(rehearsal: Rehearsal, *, as_json: bool) -> None:
     report, known = rehearsal.report, rehearsal.known
     reasons = [*(finding.reason for finding in known.sampled), *known.fixed, *known.sizes]
-    lines = [f"rehearsal: run {report.run_id} on the {report.photos:,} open photos; no verdict, nothing spent"]
-    lines += reason_lines(reasons)
-    would = "decide without the sealed photos" if known.is_settled else "ask the sealed photos, and spend a try"
-    lines.append(f"`liftgate validate {report.run_id}` would {would}")
+    shown = f"{report.photos:,} {'open ' if report.scope == 'open' else ''}photos"
+    lines = [f"rehearsal: run {report.run_id} on the {shown}; no verdict, nothing spent"]
+    lines += [*reason_lines(reasons), f"`liftgate validate {report.run_id}` would {_would(rehearsal)}"]
     document = {
         "report": report.model_dump(mode="json"),
         "reasons": [reason.model_dump(mode="json") for reason in reasons],
-        "would_spend_a_try": not known.is_settled,
+        "would": _would(rehearsal),
     }
     print_result("\n".join(lines), document, as_json=as_json)
+
+
+def _would(rehearsal: Rehearsal) -> str:
+    """Return what validating would do now."""
+    admission = rehearsal.admission
+    if admission is None:
+        return "be refused: the holdout's budget is spent, so freeze a new one"
+    if admission.known is not None:
+        return f"give the answer of try {admission.known.number}, which was this candidate's, and spend nothing"
+    if rehearsal.known.is_settled:
+        return "decide without the sealed photos, and spend nothing"
+    return "ask the sealed photos, and spend a try"
 
 
 def _champion(site: Site, view: TrustedView) -> Champion | None:

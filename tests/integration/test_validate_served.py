@@ -281,6 +281,8 @@ def test_a_rehearsal_decides_nothing_and_spends_nothing(
     assert isinstance(rehearsal, Rehearsal)
     assert rehearsal.report.scope == "open"
     assert not rehearsal.known.is_settled
+    assert rehearsal.admission is not None
+    assert rehearsal.admission.known is None
     assert bench.ledger.state().spendings == ()
     assert not run.verdict_json.exists()
     assert not run.report_json.exists()
@@ -334,7 +336,8 @@ def test_the_last_promotion_opens_the_holdout_and_the_next_candidate_is_told_to_
     with pytest.raises(BudgetSpentError, match="new labelled photos"):
         validate_run(judges.case(other, champion, policy=once), bench=bench)
     # To look is still allowed, and now at all photos.
-    assert rehearse(judges.case(other, champion, policy=once), bench=bench).report.scope == "all"
+    late = rehearse(judges.case(other, champion, policy=once), bench=bench)
+    assert (late.report.scope, late.admission) == ("all", None)
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium: apt-get install chromium")

@@ -90,12 +90,12 @@ def preliminary(
         power=policy.accuracy.power,
         sealed=judged_sizes(sealed_items, labels=answers.labels, policy=policy),
     )
-    sampled, fixed = _sampled(shown, policy, question), fixed_reasons(report, policy=policy)
+    sampled, fixed = sampled_findings(shown, policy, question), fixed_reasons(report, policy=policy)
     sizes = size_reasons(answers.items, labels=answers.labels, policy=policy)
     suspects = disputed(shown, rule=policy.suspect_labels)
     outcome_without = None
     if suspects.any():
-        without = _sampled(shown.select(~suspects), policy, question)
+        without = sampled_findings(shown.select(~suspects), policy, question)
         outcome_without = combine((*without, *fixed, *sizes))
         sampled = weigh_suspects(sampled, without, suspects=int(suspects.sum()))
     return Preliminary(
@@ -105,22 +105,6 @@ def preliminary(
         without_suspects=outcome_without,
         shortfall=_shortfall(shown, policy, question),
     )
-
-
-def sampled_reasons(
-    answers: Answers, *, policy: Policy, alpha: float | None = None, level: float | None = None
-) -> tuple[Reason, ...]:
-    """Return what these photos say of every check that rests on a sample, each tested at `alpha`.
-
-    Args:
-        answers: to the photos.
-        policy: the demands.
-        alpha: the level; None for the policy's.
-        level: the level at which the labels that are asked for would decide; None for `alpha`.
-    """
-    alpha = policy.accuracy.alpha if alpha is None else alpha
-    question = Question(alpha=alpha, level=alpha if level is None else level, power=policy.accuracy.power)
-    return tuple(finding.reason for finding in _sampled(answers, policy, question))
 
 
 def holds(answers: Answers, *, policy: Policy, level: float) -> bool:
@@ -197,7 +181,8 @@ def combine(said: Iterable[Reason | Finding]) -> Outcome:
     return "cannot tell" if "cannot tell" in outcomes else "better"
 
 
-def _sampled(answers: Answers, policy: Policy, question: Question) -> tuple[Finding, ...]:
+def sampled_findings(answers: Answers, policy: Policy, question: Question) -> tuple[Finding, ...]:
+    """Return what these photos say of every check that rests on a sample."""
     counts = judged_counts(answers, policy=policy)
     demands = tuple(metric_demands(answers, policy=policy))
     return (

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from validation.answers import Answers
+from validation.checks.claims import Question
 from validation.checks.gate import (
     SEALED_CHECK,
     Preliminary,
@@ -18,7 +19,7 @@ from validation.checks.gate import (
     decide,
     holds,
     preliminary,
-    sampled_reasons,
+    sampled_findings,
 )
 from validation.checks.policy import Policy
 from validation.checks.verdict import BudgetUse, Reason, Verdict
@@ -28,6 +29,14 @@ Paired = Callable[..., tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 MakeAnswers = Callable[..., Answers]
 MakeReport = Callable[..., Report]
 MakePolicy = Callable[..., Policy]
+
+
+def sampled_reasons(
+    answers: Answers, *, policy: Policy, alpha: float | None = None, level: float | None = None
+) -> tuple[Reason, ...]:
+    alpha = policy.accuracy.alpha if alpha is None else alpha
+    question = Question(alpha=alpha, level=alpha if level is None else level, power=policy.accuracy.power)
+    return tuple(finding.reason for finding in sampled_findings(answers, policy, question))
 
 
 def only(reasons: tuple[Reason, ...], check: str) -> Reason:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from validation.answers import Answers
-from validation.checks.gate import combine, holds, sampled_reasons
+from validation.checks.claims import Question
+from validation.checks.gate import combine, holds, sampled_findings
+from validation.checks.metric_checks import metric_demands, metric_findings
 from validation.checks.policy import Policy
 from validation.checks.verdict import Reason
 
@@ -21,7 +23,12 @@ def asked(**rule: Any) -> dict[str, Any]:
 
 
 def of_metrics(answers: Answers, policy: Policy) -> list[Reason]:
-    return [found for found in sampled_reasons(answers, policy=policy) if not found.check.startswith("accuracy,")]
+    demands = tuple(metric_demands(answers, policy=policy))
+    return [found.reason for found in metric_findings(demands, n=len(answers), question=question(policy))]
+
+
+def question(policy: Policy) -> Question:
+    return Question(alpha=policy.accuracy.alpha, level=policy.accuracy.alpha, power=policy.accuracy.power)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "balanced_accuracy", "log_loss"])
@@ -89,7 +96,7 @@ def test_a_dear_confusion_outweighs_a_gain_in_accuracy(make_answers: MakeAnswers
     costs = {"pairs": {"dog": {"cat": 20.0}}}
     policy = make_policy(document={**asked(name="mean_cost"), "costs": costs})
     plain = make_policy(document={**asked(name="mean_cost"), "costs": {"wrong": 1.0}})
-    assert combine(sampled_reasons(answers, policy=plain)) == "better"
-    assert [found.outcome for found in sampled_reasons(answers, policy=policy)] == ["better", "not better"]
+    assert combine(sampled_findings(answers, plain, question(plain))) == "better"
+    assert [found.outcome for found in sampled_findings(answers, policy, question(policy))] == ["better", "not better"]
     assert "Mean cost 0.4000 against 0.1000, gain -0.3000" in of_metrics(answers, policy)[0].statement
     assert not holds(answers, policy=policy, level=0.05)
