@@ -17,8 +17,8 @@ import numpy as np
 from artifact_sync.durable import write_durably
 from artifact_sync.records import InputContract
 from artifact_sync.run_folder import RunFolder
-from training_cluster.data_manifest import DataManifest
-from training_cluster.shard_writer import ShardWriter
+from training_cluster.datasets.data_manifest import DataManifest
+from training_cluster.datasets.shard_writer import ShardWriter
 
 QUICK = """
 [model]

@@ -20,9 +20,9 @@ from artifact_sync.clock import Clock, SystemClock
 from artifact_sync.errors import InputError, LiftgateError, RefusedError
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import INTERRUPTED_EXIT_CODE
-from training_cluster.config import load_config
-from training_cluster.data_manifest import load_data_manifest, verify_shards
-from training_cluster.interruption import Interruption
+from training_cluster.config.training_config import load_config
+from training_cluster.datasets.data_manifest import load_data_manifest, verify_shards
+from training_cluster.training.interruption import Interruption
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
     manifest = load_data_manifest(task.data_dir)
     verify_shards(task.data_dir, manifest)
     # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
-    from training_cluster.execution import Execution  # noqa: PLC0415
+    from training_cluster.training.execution import Execution  # noqa: PLC0415
 
     execution = Execution(task, config=config, manifest=manifest, clock=clock, interruption=interruption)
     with _only_trainer(task.run_dir, index=execution.workers.index):

@@ -59,8 +59,8 @@ def build(
 
     Photos of the holdout are kept out. Building again from the same photos finds the same dataset.
     """
-    from training_cluster.data_manifest import HashedDataManifest
-    from training_cluster.dataset import build_dataset
+    from training_cluster.datasets.build import build_dataset
+    from training_cluster.datasets.data_manifest import HashedDataManifest
 
     site = Site.load(config_path)
     contract = _contract(size)
@@ -201,7 +201,7 @@ def _sides_text(sides: Mapping[str, int]) -> str:
 
 def read_photos(sources: Sequence[Path]) -> list[LabelledPhoto]:
     """Return the labelled photos of folders and CSV files, in the order given."""
-    from training_cluster.dataset_readers import photos_from_csv, photos_from_folder
+    from training_cluster.datasets.readers import photos_from_csv, photos_from_folder
 
     return [
         photo

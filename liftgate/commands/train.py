@@ -90,10 +90,10 @@ def command(
 
 def _cluster(inventory: Path | None) -> Cluster:
     if inventory is None:
-        from training_cluster.local_cluster import LocalCluster
+        from training_cluster.hosts.local_cluster import LocalCluster
 
         return LocalCluster()
-    from training_cluster.ansible_cluster import AnsibleCluster
+    from training_cluster.hosts.ansible_cluster import AnsibleCluster
 
     return AnsibleCluster(inventory, progress=_say_step)
 

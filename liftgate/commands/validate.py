@@ -157,8 +157,8 @@ def _champion(site: Site, view: TrustedView) -> Champion | None:
 
 def _training_photos(site: Site, run: RunFolder) -> TrainingPhotos | None:
     """Return what is known of the photos that the run was trained on, None when its dataset is not here."""
-    from training_cluster.data_manifest import load_data_manifest
-    from training_cluster.dataset_sources import picture_hashes, source_sha256s
+    from training_cluster.datasets.data_manifest import load_data_manifest
+    from training_cluster.datasets.sources import picture_hashes, source_sha256s
     from validation.case import TrainingPhotos
 
     data_dir = site.settings.training.data_dir

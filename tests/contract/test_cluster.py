@@ -14,9 +14,9 @@ import pytest
 
 from artifact_sync.errors import LiftgateError, TrainingError
 from artifact_sync.manifest import verify_manifest
-from training_cluster.ansible_cluster import AnsibleCluster
 from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
-from training_cluster.local_cluster import LocalCluster
+from training_cluster.hosts.ansible_cluster import AnsibleCluster
+from training_cluster.hosts.local_cluster import LocalCluster
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,6 @@ def test_the_messages_of_the_scan_have_tensorflows_own_field_numbers() -> None:
 
 
 def test_what_training_may_export_the_gate_lets_through() -> None:
-    from training_cluster.graph_operations import SERVED_OPERATIONS
+    from training_cluster.exports.graph_operations import SERVED_OPERATIONS
 
     assert SERVED_OPERATIONS <= SERVING_OPERATIONS

@@ -19,8 +19,8 @@ from serving.decode_pool import DecodePool
 from serving.model_server import ModelSignature, Prediction
 from serving.traffic.recorder import TrafficRecorder
 from serving.traffic.routing import TrafficSplit
-from training_cluster.dataset import build_dataset
-from training_cluster.tfrecord import example, example_source, read_frames
+from training_cluster.datasets.build import build_dataset
+from training_cluster.datasets.tfrecord import example, example_source, read_frames
 from web.app import create_app
 from web.catalog import ModelCard
 from web.database import open_database

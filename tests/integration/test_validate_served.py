@@ -97,7 +97,7 @@ def train(judges: Judges) -> Callable[..., RunFolder]:
     """Make a complete run whose model prefers red by `bias`: with 0 it is right nearly always."""
     import keras
 
-    from training_cluster.export import export_model
+    from training_cluster.exports.export import export_model
 
     def make(name: str, *, bias: float, labels: tuple[str, ...] = LABELS) -> RunFolder:
         run = RunFolder(judges.root / name)

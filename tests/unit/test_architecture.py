@@ -18,7 +18,11 @@ REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base",
 MAY_IMPORT = {
     "boto3": {"artifact_sync/s3_"},
     "botocore": {"artifact_sync/s3_"},
-    "paramiko": {"training_cluster/ssh.py", "training_cluster/sftp_fetch.py", "artifact_sync/trust/ssh_agent.py"},
+    "paramiko": {
+        "training_cluster/hosts/ssh.py",
+        "training_cluster/hosts/sftp_fetch.py",
+        "artifact_sync/trust/ssh_agent.py",
+    },
     "pkcs11": {"artifact_sync/trust/pkcs11_token.py"},
     "flask": {"web/"},
     "tensorflow": {"training_cluster/", "serving/embedded_server/", "validation/"},

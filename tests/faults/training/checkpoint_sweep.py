@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from training_cluster.checkpoint import CheckpointFolder
+from training_cluster.training.checkpoint import CheckpointFolder
 
 _BINDING = {"configuration": "a" * 64}
 _TRACED = ("checkpoint.py", "durable.py")

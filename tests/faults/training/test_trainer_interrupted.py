@@ -16,9 +16,9 @@ import pytest
 
 from artifact_sync.clock import ManualClock
 from artifact_sync.errors import RefusedError
-from training_cluster.checkpoint import read_checkpoint
-from training_cluster.interruption import Interruption
 from training_cluster.trainer import TrainingTask, train
+from training_cluster.training.checkpoint import read_checkpoint
+from training_cluster.training.interruption import Interruption
 
 _SEED = 20261120
 

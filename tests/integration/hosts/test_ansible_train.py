@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from artifact_sync.errors import PreflightError, TrainingError
-from training_cluster.ansible_cluster import AnsibleCluster
 from training_cluster.cluster import TrainingRequest, TrainingState
+from training_cluster.hosts.ansible_cluster import AnsibleCluster
 
 MakeRequest = Callable[..., TrainingRequest]
 WriteInventory = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 
 from artifact_sync.errors import CapacityError, IntegrityError, SettingsError, TrainingError, TrustError
 from artifact_sync.records import FileEntry, Manifest
-from training_cluster.ssh import SshHost, SshTransport
+from training_cluster.hosts.ssh import SshHost, SshTransport
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
-from training_cluster.data_manifest import DataManifest, load_data_manifest, verify_shards
-from training_cluster.dataset import build_dataset
-from training_cluster.dataset_readers import photos_from_folder
-from training_cluster.dataset_sources import picture_hashes
-from training_cluster.tfrecord import read_frames
+from training_cluster.datasets.build import build_dataset
+from training_cluster.datasets.data_manifest import DataManifest, load_data_manifest, verify_shards
+from training_cluster.datasets.readers import photos_from_folder
+from training_cluster.datasets.sources import picture_hashes
+from training_cluster.datasets.tfrecord import read_frames
 
 _CONTRACT = InputContract(height=8, width=8, channels=3)
 

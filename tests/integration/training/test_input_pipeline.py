@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from artifact_sync.errors import SettingsError
-from training_cluster.config import AugmentationTable, DataTable, ExecutionTable, OptimizationTable, TrainingConfig
-from training_cluster.data_manifest import load_data_manifest
-from training_cluster.input_pipeline import ExampleSplit, ReplicaShare, training_batches, validation_batches
+from training_cluster.config.training_config import (
+    AugmentationTable,
+    DataTable,
+    ExecutionTable,
+    OptimizationTable,
+    TrainingConfig,
+)
+from training_cluster.datasets.data_manifest import load_data_manifest
+from training_cluster.inputs.pipeline import ExampleSplit, ReplicaShare, training_batches, validation_batches
 
 _PLAIN = TrainingConfig(optimization=OptimizationTable(batch_size=20), data=DataTable(validation_share=0.1))
 _AUGMENTED = _PLAIN.model_copy(update={"augmentation": AugmentationTable(flip_horizontal=True, shift_pixels=2)})

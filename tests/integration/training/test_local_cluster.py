@@ -10,7 +10,7 @@ import pytest
 
 from artifact_sync.errors import IntegrityError, NotFoundError, SettingsError, TrainingError
 from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
-from training_cluster.local_cluster import LocalCluster
+from training_cluster.hosts.local_cluster import LocalCluster
 
 
 @pytest.fixture

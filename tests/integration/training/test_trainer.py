@@ -14,8 +14,8 @@ from artifact_sync.clock import ManualClock, SystemClock
 from artifact_sync.errors import IntegrityError, RefusedError, TrainingError
 from artifact_sync.manifest import verify_manifest
 from artifact_sync.run_folder import RunFolder
-from training_cluster.interruption import Interruption
 from training_cluster.trainer import TrainingTask, main, train
+from training_cluster.training.interruption import Interruption
 
 _GOOD = """
 [model]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import SettingsError, TrainingError
-from training_cluster.ansible_cluster import AnsibleCluster
-from training_cluster.attachment import Attachment, attachment_path
 from training_cluster.cluster import TrainingRequest
+from training_cluster.hosts.ansible_cluster import AnsibleCluster
+from training_cluster.hosts.attachment import Attachment, attachment_path
 
 
 @pytest.fixture

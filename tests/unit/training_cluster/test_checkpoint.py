@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from artifact_sync.errors import IntegrityError, RefusedError
-from training_cluster.checkpoint import CheckpointFolder, read_checkpoint
+from training_cluster.training.checkpoint import CheckpointFolder, read_checkpoint
 
 _BINDING = {"configuration": "a" * 64, "dataset": "b" * 64}
 

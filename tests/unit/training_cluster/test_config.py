@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import SettingsError
-from training_cluster.config import TrainingConfig, load_config
+from training_cluster.config.training_config import TrainingConfig, load_config
 
 
 def _written(directory: Path, text: str) -> Path:

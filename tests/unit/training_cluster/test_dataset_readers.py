@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import InputError
-from training_cluster.dataset_readers import photos_from_csv, photos_from_folder
+from training_cluster.datasets.readers import photos_from_csv, photos_from_folder
 
 
 def _photo(path: Path) -> Path:

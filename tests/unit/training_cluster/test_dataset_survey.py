@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.labelled_photo import LabelledPhoto
-from training_cluster.dataset_survey import Account, Source, slice_counts, sources_sha256, survey
+from training_cluster.datasets.survey import Account, Source, slice_counts, sources_sha256, survey
 
 
 def _photo(directory: Path, name: str, data: bytes, label: str, **slices: str) -> LabelledPhoto:

@@ -15,8 +15,8 @@ import pytest
 
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import TrainingState
-from training_cluster.detached import LaunchFolder, start_detached, stop_detached
-from training_cluster.host_side import main, observe, run_digests
+from training_cluster.hosts.detached import LaunchFolder, start_detached, stop_detached
+from training_cluster.hosts.host_side import main, observe, run_digests
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_a_running_command_is_not_started_again(launch: LaunchFolder) -> None:
 
 def test_of_starts_at_the_same_time_one_runs(launch: LaunchFolder, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    start = [sys.executable, "-m", "training_cluster.host_side", "start", "--launch-dir", str(launch.path)]
+    start = [sys.executable, "-m", "training_cluster.hosts.host_side", "start", "--launch-dir", str(launch.path)]
     start += ["--run-dir", str(tmp_path / "run"), "--", *shell(f"echo $$ >> {runs}; sleep 100")]
 
     starters = [subprocess.Popen(start, stdout=subprocess.PIPE, text=True) for _ in range(4)]
@@ -157,7 +157,7 @@ def test_the_digests_of_a_run_leave_out_checkpoints_and_hidden_files(tmp_path: P
 def test_a_verb_that_fails_says_why_and_ends_with_the_errors_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training_cluster.detached._START_SECONDS", 0.1)
+    monkeypatch.setattr("training_cluster.hosts.detached._START_SECONDS", 0.1)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     code = main(["start", "--launch-dir", str(tmp_path / "launch"), "--run-dir", str(tmp_path / "run"), "--", "true"])

@@ -9,10 +9,10 @@ import pytest
 
 from artifact_sync.errors import IntegrityError, RecordError
 from artifact_sync.records import InputContract
-from training_cluster.data_manifest import DataManifest, HashedDataManifest, HashFile, load_data_manifest
-from training_cluster.dataset_sources import picture_hashes, source_sha256s
-from training_cluster.hash_file import HashWriter, read_hash_file
-from training_cluster.shard_writer import ShardWriter
+from training_cluster.datasets.data_manifest import DataManifest, HashedDataManifest, HashFile, load_data_manifest
+from training_cluster.datasets.hash_file import HashWriter, read_hash_file
+from training_cluster.datasets.shard_writer import ShardWriter
+from training_cluster.datasets.sources import picture_hashes, source_sha256s
 
 _CONTRACT = InputContract(height=2, width=2, channels=1)
 _SOURCES = tuple(hashlib.sha256(bytes([index])).digest() for index in range(30))

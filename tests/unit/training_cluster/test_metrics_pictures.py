@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training_cluster.metrics_pictures import confusion_matrix, draw_confusion_matrix, draw_mistakes
+from training_cluster.charts.pictures import confusion_matrix, draw_confusion_matrix, draw_mistakes
 
 
 def test_rows_are_the_truth_and_columns_what_it_was_taken_for() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.clock import ManualClock
-from training_cluster.progress import ProgressLog
+from training_cluster.training.progress import ProgressLog
 
 
 def _log(directory: Path) -> ProgressLog:

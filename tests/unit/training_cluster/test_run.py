@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import RefusedError
-from training_cluster.run import CodeState, TrainingStart, code_state, environment, hardware
+from training_cluster.runs.run import CodeState, TrainingStart, code_state, environment, hardware
 
 
 def _start(**changes: object) -> TrainingStart:

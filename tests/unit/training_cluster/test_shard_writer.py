@@ -9,9 +9,9 @@ import pytest
 
 from artifact_sync.errors import IntegrityError, NotFoundError
 from artifact_sync.records import InputContract
-from training_cluster.data_manifest import DataManifest, ShardEntry, load_data_manifest, verify_shards
-from training_cluster.shard_writer import ShardWriter
-from training_cluster.tfrecord import read_frames
+from training_cluster.datasets.data_manifest import DataManifest, ShardEntry, load_data_manifest, verify_shards
+from training_cluster.datasets.shard_writer import ShardWriter
+from training_cluster.datasets.tfrecord import read_frames
 
 _CONTRACT = InputContract(height=2, width=2, channels=1)
 

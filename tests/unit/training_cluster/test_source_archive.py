@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifact_sync.errors import NotFoundError
-from training_cluster.source_archive import pack_source, placed_commit
+from training_cluster.hosts.source_archive import pack_source, placed_commit
 
 
 def make_tree(tree: Path) -> Path:
@@ -71,7 +71,7 @@ def test_the_packed_tree_is_enough_to_talk_to_a_host(repository: Path, tmp_path:
     with tarfile.open(archive.path) as members:
         members.extractall(tmp_path / "placed", filter="data")
 
-    command = [sys.executable, "-m", "training_cluster.host_side", "state", "--launch-dir", "x", "--run-dir", "y"]
+    command = [sys.executable, "-m", "training_cluster.hosts.host_side", "state", "--launch-dir", "x", "--run-dir", "y"]
     done = subprocess.run(command, cwd=tmp_path / "placed", capture_output=True, text=True, check=False)
 
     assert '"absent"' in done.stdout, done.stderr

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifact_sync.errors import IntegrityError
-from training_cluster.tfrecord import example, frame, read_frames
+from training_cluster.datasets.tfrecord import example, frame, read_frames
 
 
 @given(st.lists(st.binary(max_size=300), max_size=5))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from serving.perceptual_hash import NAME, PictureHashes
-from training_cluster.data_manifest import DataManifest, HashedDataManifest
-from training_cluster.hash_file import read_hash_file
-from training_cluster.tfrecord import example_source, read_frames
+from training_cluster.datasets.data_manifest import DataManifest, HashedDataManifest
+from training_cluster.datasets.hash_file import read_hash_file
+from training_cluster.datasets.tfrecord import example_source, read_frames
 
 
 def source_sha256s(data_dir: Path, manifest: DataManifest) -> frozenset[str]:

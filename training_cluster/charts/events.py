@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from training_cluster.metrics_pictures import confusion_matrix, draw_confusion_matrix, draw_mistakes
+from training_cluster.charts.pictures import confusion_matrix, draw_confusion_matrix, draw_mistakes
 
 _SHOWN_MISTAKES = 24
 

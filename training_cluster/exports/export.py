@@ -19,8 +19,8 @@ import tensorflow as tf
 from artifact_sync.durable import TEMPORARY_PREFIX, fsync_directory, fsync_tree
 from artifact_sync.errors import TrainingError
 from artifact_sync.records import InputContract
-from training_cluster.golden_export import write_golden_examples, write_labels, write_warmup_requests
-from training_cluster.graph_operations import refuse_other_operations
+from training_cluster.exports.golden import write_golden_examples, write_labels, write_warmup_requests
+from training_cluster.exports.graph_operations import refuse_other_operations
 
 PARITY_TOLERANCE = 1e-4
 """How far a probability of the reloaded export may be from the training model's on the same machine."""

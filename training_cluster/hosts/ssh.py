@@ -22,7 +22,7 @@ import paramiko
 
 from artifact_sync.errors import SettingsError, TrainingError, TrustError
 from artifact_sync.records import Manifest
-from training_cluster.sftp_fetch import SftpFetch
+from training_cluster.hosts.sftp_fetch import SftpFetch
 
 _CHUNK_BYTES = 1 << 20
 

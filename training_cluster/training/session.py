@@ -15,15 +15,15 @@ import numpy.typing as npt
 from artifact_sync.clock import Clock
 from artifact_sync.errors import TrainingError
 from artifact_sync.run_folder import RunFolder
-from training_cluster.checkpoint import CheckpointFolder
-from training_cluster.config import TrainingConfig
-from training_cluster.data_manifest import DataManifest
-from training_cluster.input_pipeline import ExampleSplit, validation_batches
-from training_cluster.interruption import Interruption
-from training_cluster.metrics_events import TrainingEvents
-from training_cluster.progress import ProgressLog
-from training_cluster.training_loop import Predictor, TrainingLoop
-from training_cluster.workers import Workers
+from training_cluster.charts.events import TrainingEvents
+from training_cluster.config.training_config import TrainingConfig
+from training_cluster.datasets.data_manifest import DataManifest
+from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
+from training_cluster.training.checkpoint import CheckpointFolder
+from training_cluster.training.interruption import Interruption
+from training_cluster.training.loop import Predictor, TrainingLoop
+from training_cluster.training.progress import ProgressLog
+from training_cluster.training.workers import Workers
 
 _SHOWN_VALIDATION_BATCHES = 4
 

@@ -13,10 +13,10 @@ from artifact_sync.errors import TrainingError
 from artifact_sync.manifest import verify_manifest
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import TrainingRequest, TrainingState
-from training_cluster.config import load_config
-from training_cluster.data_manifest import load_data_manifest
-from training_cluster.detached import LaunchFolder, start_detached, stop_detached
-from training_cluster.host_side import observe
+from training_cluster.config.training_config import load_config
+from training_cluster.datasets.data_manifest import load_data_manifest
+from training_cluster.hosts.detached import LaunchFolder, start_detached, stop_detached
+from training_cluster.hosts.host_side import observe
 
 _STOP_GRACE_SECONDS = 30.0
 

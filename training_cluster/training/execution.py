@@ -20,14 +20,14 @@ from artifact_sync.errors import TrainingError
 from artifact_sync.manifest import build_manifest
 from artifact_sync.records import RunRecord
 from artifact_sync.run_folder import RunFolder
-from training_cluster.config import ExecutionTable, TrainingConfig
-from training_cluster.data_manifest import DataManifest
-from training_cluster.export import export_model
-from training_cluster.input_pipeline import ExampleSplit, validation_batches
-from training_cluster.interruption import Interruption
-from training_cluster.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
-from training_cluster.session import Surroundings, TrainingSession
-from training_cluster.workers import Workers
+from training_cluster.config.training_config import ExecutionTable, TrainingConfig
+from training_cluster.datasets.data_manifest import DataManifest
+from training_cluster.exports.export import export_model
+from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
+from training_cluster.runs.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
+from training_cluster.training.interruption import Interruption
+from training_cluster.training.session import Surroundings, TrainingSession
+from training_cluster.training.workers import Workers
 
 if TYPE_CHECKING:
     from training_cluster.trainer import TrainingTask

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from artifact_sync.errors import SettingsError
-from training_cluster.checkpoint import Arrays
+from training_cluster.training.checkpoint import Arrays
 
 
 class Workers:

@@ -27,10 +27,16 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.decode_pool import DecodePool
 from serving.perceptual_hash import perceptual_hash
-from training_cluster.data_manifest import FILE_NAME, DataManifest, HashedDataManifest, LeftOut, load_data_manifest
-from training_cluster.dataset_survey import Account, Source, slice_counts, sources_sha256, survey
-from training_cluster.hash_file import HashWriter
-from training_cluster.shard_writer import ShardWriter
+from training_cluster.datasets.data_manifest import (
+    FILE_NAME,
+    DataManifest,
+    HashedDataManifest,
+    LeftOut,
+    load_data_manifest,
+)
+from training_cluster.datasets.hash_file import HashWriter
+from training_cluster.datasets.shard_writer import ShardWriter
+from training_cluster.datasets.survey import Account, Source, slice_counts, sources_sha256, survey
 
 Progress = Callable[[int, int], None]
 """Told photos done and photos in all."""

@@ -135,7 +135,7 @@ def start_detached(folder: LaunchFolder, command: Sequence[str], *, name: str) -
         return False
     folder.path.mkdir(parents=True, exist_ok=True)
     before, launch_id = folder.launch_id, secrets.token_hex(8)
-    supervisor = [sys.executable, "-m", "training_cluster.host_side", "run"]
+    supervisor = [sys.executable, "-m", "training_cluster.hosts.host_side", "run"]
     supervisor += ["--launch-dir", str(folder.path), "--launch-id", launch_id, "--follows", before or "", "--"]
     _spawn([*_launcher(name), *supervisor, *command], folder=folder)
     _wait_until_up(folder, before=before)

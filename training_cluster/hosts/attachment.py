@@ -22,7 +22,7 @@ from artifact_sync.errors import LiftgateError, TrainingError
 from artifact_sync.manifest import verify_manifest
 from artifact_sync.records import Manifest
 from artifact_sync.run_folder import RunFolder
-from training_cluster.ssh import CommandResult, SshHost, SshTransport
+from training_cluster.hosts.ssh import CommandResult, SshHost, SshTransport
 
 _VERB_SECONDS = 600.0
 
@@ -132,7 +132,7 @@ def bring_home(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bring the run of an attachment file home: the playbook's last step. Print the run folder's path."""
-    parser = argparse.ArgumentParser(prog="python -m training_cluster.attachment")
+    parser = argparse.ArgumentParser(prog="python -m training_cluster.hosts.attachment")
     parser.add_argument("--runs-dir", type=Path, required=True)
     parser.add_argument("--run-id", required=True)
     options = parser.parse_args(arguments)
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(attachment: Attachment, verb: str, *, grace_seconds: float) -> list[str]:
     return [
-        *["env", f"PYTHONPATH={attachment.app_dir}", attachment.python, "-m", "training_cluster.host_side", verb],
+        *["env", f"PYTHONPATH={attachment.app_dir}", attachment.python, "-m", "training_cluster.hosts.host_side", verb],
         *["--launch-dir", str(attachment.launch_dir), "--run-dir", str(attachment.run_dir)],
         *["--grace-seconds", str(grace_seconds)],
     ]

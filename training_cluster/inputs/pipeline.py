@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from artifact_sync.errors import SettingsError
 from artifact_sync.records import InputContract
-from training_cluster.config import TrainingConfig
-from training_cluster.data_manifest import DataManifest
+from training_cluster.config.training_config import TrainingConfig
+from training_cluster.datasets.data_manifest import DataManifest
 
 _INTERLEAVED_SHARDS = 8
 _INTERLEAVED_RECORDS = 16

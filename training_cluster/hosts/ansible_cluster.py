@@ -17,12 +17,12 @@ from typing import Any
 
 from artifact_sync.errors import PreflightError, SettingsError, TrainingError, TrustError
 from artifact_sync.run_folder import RunFolder
-from training_cluster.attachment import Attachment, ask, attachment_path, bring_home
 from training_cluster.cluster import TrainingRequest, TrainingState
-from training_cluster.detached import LaunchFolder
-from training_cluster.host_side import observe
+from training_cluster.hosts.attachment import Attachment, ask, attachment_path, bring_home
+from training_cluster.hosts.detached import LaunchFolder
+from training_cluster.hosts.host_side import observe
 
-_ANSIBLE_DIR = Path(__file__).parent.parent / "ansible"
+_ANSIBLE_DIR = Path(__file__).parents[2] / "ansible"
 _PLAYBOOK_SECONDS = 3600
 _FAILURE_EVENTS = ("runner_on_failed", "runner_on_unreachable", "runner_item_on_failed")
 

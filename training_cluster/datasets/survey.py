@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from artifact_sync.canonical import canonical_json, sha256_hex
 from artifact_sync.labelled_photo import LabelledPhoto
-from training_cluster.data_manifest import LeftOut
+from training_cluster.datasets.data_manifest import LeftOut
 
 
 @dataclass(frozen=True)

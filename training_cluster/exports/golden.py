@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from artifact_sync.records import GoldenExample, GoldenExamples, InputContract
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH
+from training_cluster.datasets.tfrecord import frame
 from training_cluster.protobuf_wire import field, map_entry
-from training_cluster.tfrecord import frame
 
 LABELS_PATH = "assets.extra/labels.json"
 WARMUP_PATH = "assets.extra/tf_serving_warmup_requests"

@@ -1,6 +1,6 @@
 """What the controlling machine asks a training host to do, as a command that answers in one line of JSON.
 
-Its place in the flow: the playbook and `AnsibleCluster` call `python -m training_cluster.host_side VERB`
+Its place in the flow: the playbook and `AnsibleCluster` call `python -m training_cluster.hosts.host_side VERB`
 on the host, over SSH or locally; it starts the trainer detached, says how it stands, stops it, and lists the
 run folder's digests for collecting.
 """
@@ -19,7 +19,7 @@ from artifact_sync.errors import LiftgateError
 from artifact_sync.records import FileEntry, Manifest
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import INTERRUPTED_EXIT_CODE, TrainingState
-from training_cluster.detached import LaunchFolder, start_detached, stop_detached, supervise
+from training_cluster.hosts.detached import LaunchFolder, start_detached, stop_detached, supervise
 
 _LOG_LINES = 20
 
@@ -121,7 +121,7 @@ def _last_progress(path: Path) -> dict[str, int | float | str]:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     # Everything after the first "--" is the command, untouched.
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    parser = argparse.ArgumentParser(prog="python -m training_cluster.host_side")
+    parser = argparse.ArgumentParser(prog="python -m training_cluster.hosts.host_side")
     parser.add_argument("verb", choices=("start", "run", "state", "stop", "digests"))
     parser.add_argument("--launch-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, default=Path())

@@ -19,9 +19,9 @@ from artifact_sync.canonical import Record, Sha256, Timestamp
 from artifact_sync.durable import create_durably
 from artifact_sync.errors import AlreadyExistsError, RefusedError
 from artifact_sync.records import ModelName, RunId
-from training_cluster.source_archive import placed_commit
+from training_cluster.hosts.source_archive import placed_commit
 
-PACKAGE_DIR = Path(__file__).parent
+PACKAGE_DIR = Path(__file__).parents[1]
 """Where this code lies; its repository is the one whose commit a run records."""
 
 _PACKAGES = ("liftgate", "tensorflow", "tensorflow-cpu", "keras", "numpy", "pillow", "protobuf")

@@ -74,11 +74,11 @@ def placed_commit(tree: Path) -> tuple[str, bool] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack the tree that this file is in and print where the archive is as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m training_cluster.source_archive")
+    parser = argparse.ArgumentParser(prog="python -m training_cluster.hosts.source_archive")
     parser.add_argument("--out-dir", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        archive = pack_source(Path(__file__).parent.parent, out_dir=options.out_dir)
+        archive = pack_source(Path(__file__).parents[2], out_dir=options.out_dir)
     except LiftgateError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

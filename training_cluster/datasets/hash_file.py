@@ -17,7 +17,7 @@ import numpy as np
 
 from artifact_sync.errors import IntegrityError
 from serving.perceptual_hash import HASH_BYTES, NAME, PictureHashes
-from training_cluster.data_manifest import HashFile
+from training_cluster.datasets.data_manifest import HashFile
 
 _SOURCE_BYTES = 32
 _ENTRY_BYTES = _SOURCE_BYTES + HASH_BYTES

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from artifact_sync.records import InputContract
-from training_cluster.data_manifest import ShardEntry
-from training_cluster.tfrecord import example, frame
+from training_cluster.datasets.data_manifest import ShardEntry
+from training_cluster.datasets.tfrecord import example, frame
 
 _LEAST_SHARDS = 8
 _SHARD_BYTES = 64 * 1024 * 1024

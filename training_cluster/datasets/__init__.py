@@ -1,0 +1,1 @@
+"""Labelled photos become shards: readers, survey, build, manifest."""

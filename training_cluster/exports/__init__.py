@@ -1,0 +1,1 @@
+"""A trained model becomes a SavedModel that hosts may serve."""

@@ -1,0 +1,1 @@
+"""Where trainings are executed: this machine, or the hosts of an inventory."""

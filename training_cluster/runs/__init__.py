@@ -1,0 +1,1 @@
+"""What a run was made of, and how runs differ."""

@@ -1,0 +1,1 @@
+"""The training itself: workers, loop, session, checkpoints."""
