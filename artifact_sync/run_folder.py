@@ -73,6 +73,26 @@ class RunFolder:
         return self.path / "events"
 
     @property
+    def checkpoints(self) -> Path:
+        """The newest checkpoints; they stay on the host that trains."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """What `liftgate evaluate` found, one file a checkpoint."""
+        return self.path / "evaluations"
+
+    @property
+    def control(self) -> Path:
+        """Wishes to a running training, one file each; the trainer removes those that it has fulfilled."""
+        return self.path / "control"
+
+    @property
+    def variants(self) -> Path:
+        """Further exports of the same weights, each a run folder of its own: `variants/<run_id>-<variant>/`."""
+        return self.path / "variants"
+
+    @property
     def is_complete(self) -> bool:
         """Whether training and export ended."""
         return self.manifest_json.is_file()

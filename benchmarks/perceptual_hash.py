@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[0] = str(REPOSITORY)  # `serving` is the package, not the script beside this one
 
 from artifact_sync.records import InputContract
+from serving.hash_search import Hashes, near_pairs, nearest
 from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
-from validation.photos.hash_search import Hashes, near_pairs, nearest
 
 SEED = 20261120
 DISTANCES = (0, 2, 4, 7)

@@ -44,7 +44,7 @@ EXTRAS = {
     "serving": ("grpc", "numpy", "PIL"),
     "web": ("flask", "flask_wtf", "sqlalchemy", "gunicorn", "grpc", "numpy", "PIL"),
     "validation": ("scipy", "sklearn", "jinja2", "grpc", "numpy", "PIL"),
-    "training": ("tensorflow", "keras", "tensorboard", "ansible", "ansible_runner", "paramiko", "numpy", "PIL"),
+    "training": ("tensorflow", "keras", "tensorboard", "ansible", "ansible_runner", "paramiko", "scipy", "numpy", "PIL"),
     "pkcs11": ("pkcs11",),
     "cleanlab": ("cleanlab",),
     "embedded": ("tensorflow", "numpy", "google_crc32c", "ml_dtypes"),

@@ -58,7 +58,7 @@ class Training:
         return [
             *[sys.executable, "-m", "training_cluster.trainer", "--run-id", run_id, "--model", "digits"],
             *["--run-dir", str(self.folder(run_id).path), "--config", str(self.config_path)],
-            *["--data-dir", str(self.data_dir), "--trained-by", "ada"],
+            *["--data", str(self.data_dir), "--trained-by", "ada"],
         ]
 
     def spawn(self, run_id: str, **environment: str) -> subprocess.Popen[str]:

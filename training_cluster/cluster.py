@@ -17,8 +17,14 @@ TrainingStatus = Literal["absent", "running", "complete", "failed", "interrupted
 """absent: never started; running: a process works on it; complete: manifest.json is there;
 failed: it ended without a candidate; interrupted: it ended at a checkpoint and can be started again."""
 
+Spread = Literal["device", "host", "hosts"]
+"""device: one device; host: all devices of one host; hosts: all devices of all hosts."""
+
 INTERRUPTED_EXIT_CODE = 75
 """The trainer's exit code after SIGTERM: a checkpoint is written, starting again resumes (EX_TEMPFAIL)."""
+
+PEER_LOST_EXIT_CODE = 76
+"""The trainer's exit code when another worker ended or cannot be reached: starting all again resumes (EX_PROTOCOL)."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,24 @@ class TrainingRequest:
         run_id: names the run; the same id again re-attaches or resumes, never starts a second one.
         model: the model's name.
         config_path: the training's TOML file.
-        data_dir: the folder with data_manifest.json and its shards.
+        data: where data_manifest.json and its shards lie: a folder, or s3://bucket/prefix to stream from.
         runs_dir: the folder that holds one folder a run, on this machine.
         trained_by: who asked for it; the gate wants another person as approver.
+        spread: over what it is spread: one device, all devices of one host, all hosts.
     """
 
     run_id: str
     model: str
     config_path: Path
-    data_dir: Path
+    data: str
     runs_dir: Path
     trained_by: str
+    spread: Spread = "host"
+
+    @property
+    def streams(self) -> bool:
+        """Whether the data is read from an object store and not from a folder."""
+        return self.data.startswith("s3://")
 
     @property
     def run_folder(self) -> RunFolder:

@@ -34,7 +34,7 @@ class TrainingTask:
         run_id: its name.
         model: the model's name.
         config_path: the training's TOML file.
-        data_dir: the folder with data_manifest.json and its shards.
+        data: where data_manifest.json and its shards lie: a folder, or s3://bucket/prefix to stream from.
         trained_by: who asked for it.
     """
 
@@ -42,7 +42,7 @@ class TrainingTask:
     run_id: str
     model: str
     config_path: Path
-    data_dir: Path
+    data: str
     trained_by: str
 
 
@@ -62,8 +62,8 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
     if folder.run_id != task.run_id:
         raise InputError(f"Training refused: run {task.run_id} cannot lie in {task.run_dir}; the folder bears its id.")
     config = load_config(task.config_path)
-    manifest = load_data_manifest(task.data_dir)
-    verify_shards(task.data_dir, manifest)
+    manifest = load_data_manifest(Path(task.data))
+    verify_shards(Path(task.data), manifest)
     # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
     from training_cluster.training.execution import Execution  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainingTask:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--config", type=Path, required=True, help="the training's TOML file")
-    parser.add_argument("--data-dir", type=Path, required=True, help="the folder with data_manifest.json")
+    parser.add_argument("--data", required=True, help="the folder with data_manifest.json, or s3://bucket/prefix")
     parser.add_argument("--trained-by", required=True, help="who asked for it")
     options = parser.parse_args(arguments)
     return TrainingTask(
@@ -113,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainingTask:
         run_id=options.run_id,
         model=options.model,
         config_path=options.config,
-        data_dir=options.data_dir,
+        data=options.data,
         trained_by=options.trained_by,
     )
 

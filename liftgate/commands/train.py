@@ -28,7 +28,7 @@ _POLL_SECONDS = 1.0
     type=click.Path(path_type=Path, dir_okay=False),
     help="What to train, as TOML; default: [training] config_path.",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="The dataset's folder; default: [training] data_dir.")
+@click.option("--data", help="The dataset's folder, or s3://bucket/prefix; default: [training] data_dir.")
 @click.option("--follow/--no-follow", default=True, help="Wait for the end, or return when it is started.")
 @click.option("--stop", is_flag=True, help="Let the run write a checkpoint and end; it can be resumed.")
 @json_option
@@ -37,7 +37,7 @@ def command(
     context: click.Context,
     run_id: str | None,
     training_config: Path | None,
-    data: Path | None,
+    data: str | None,
     follow: bool,
     stop: bool,
     as_json: bool,
@@ -55,7 +55,7 @@ def command(
         run_id=run_id or _new_run_id(),
         model=site.settings.model,
         config_path=(training_config or settings.config_path).absolute(),
-        data_dir=(data or settings.data_dir).absolute(),
+        data=data or str(settings.data_dir.absolute()),
         runs_dir=settings.runs_dir.absolute(),
         trained_by=settings.trained_by,
     )

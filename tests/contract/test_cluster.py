@@ -49,7 +49,7 @@ def request_training(tmp_path: Path, training_lab: ModuleType) -> Callable[..., 
         training_lab.write_dataset(tmp_path / "data", pixels, classes, labels=("dark", "bright"))
         config = tmp_path / "training.toml"
         config.write_text(training_lab.QUICK.replace("epochs = 2", f"epochs = {epochs}"))
-        return TrainingRequest("contract-run", "digits", config, tmp_path / "data", tmp_path / "runs", "ann")
+        return TrainingRequest("contract-run", "digits", config, str(tmp_path / "data"), tmp_path / "runs", "ann")
 
     return make
 
@@ -107,7 +107,7 @@ def test_a_run_is_stopped_goes_on_and_is_collected_and_left_as_it_is(
 
 def test_a_run_that_fails_says_why(cluster: Cluster, request_training: Callable[..., TrainingRequest]) -> None:
     request = request_training()
-    shard = next(path for path in request.data_dir.rglob("*") if path.is_file() and path.suffix != ".json")
+    shard = next(path for path in Path(request.data).rglob("*") if path.is_file() and path.suffix != ".json")
     shard.write_bytes(shard.read_bytes()[:-1])
 
     cluster.start(request)
@@ -122,7 +122,7 @@ def test_a_request_without_a_dataset_is_refused_at_once(
     cluster: Cluster, request_training: Callable[..., TrainingRequest]
 ) -> None:
     request = request_training()
-    (request.data_dir / "data_manifest.json").unlink()
+    (Path(request.data) / "data_manifest.json").unlink()
 
     with pytest.raises(LiftgateError, match=r"data_manifest|dataset"):
         cluster.start(request)

@@ -21,7 +21,7 @@ from training_cluster.cluster import INTERRUPTED_EXIT_CODE
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    for name in ("run-dir", "run-id", "model", "config", "data-dir", "trained-by"):
+    for name in ("run-dir", "run-id", "model", "config", "data", "trained-by"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
     config = tomllib.loads(Path(options.config).read_text())
@@ -45,7 +45,7 @@ def main() -> int:
             time.sleep(0.02)
         if asked_to_stop:
             return INTERRUPTED_EXIT_CODE
-    return finish(run_dir, options.run_id, data=(Path(options.data_dir) / "data_manifest.json").read_bytes())
+    return finish(run_dir, options.run_id, data=(Path(options.data) / "data_manifest.json").read_bytes())
 
 
 def finish(run_dir: Path, run_id: str, *, data: bytes) -> int:

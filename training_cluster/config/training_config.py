@@ -10,90 +10,20 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from artifact_sync.canonical import FrozenModel, canonical_json, sha256_hex
 from artifact_sync.errors import SettingsError
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class ModelTable(FrozenModel):
-    """[model]: which network.
-
-    Attributes:
-        architecture: the builder's name.
-        widths: channels of each stage of the small CNNs.
-        dense_units: units of the hidden layer before the classes; 0 leaves it out.
-        dropout: share of units dropped before the classes while training.
-        batch_norm_momentum: of the running means; 0.9 settles in a few hundred steps, 0.99 does not.
-        width_multiplier: the alpha of MobileNetV2.
-    """
-
-    architecture: Literal["small-cnn", "small-cnn-batchnorm", "mobilenet-v2"] = "small-cnn"
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)] = (16, 32)
-    dense_units: Annotated[int, Field(ge=0)] = 128
-    dropout: Share = 0.0
-    batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    width_multiplier: Annotated[float, Field(gt=0, le=2)] = 1.0
-
-
-class OptimizationTable(FrozenModel):
-    """[optimization]: how long and how fast; the rate follows a cosine to 0 after a linear warm-up.
-
-    Attributes:
-        batch_size: examples of one step over all devices of all hosts.
-        warmup_share: the share of all steps in which the rate rises.
-    """
-
-    epochs: PositiveInt = 5
-    batch_size: PositiveInt = 128
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    warmup_share: Share = 0.0
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    label_smoothing: Share = 0.0
-
-
-class AugmentationTable(FrozenModel):
-    """[augmentation]: random changes of the training pixels, drawn from seed and step, never from a shared state."""
-
-    flip_horizontal: bool = False
-    shift_pixels: Annotated[int, Field(ge=0, le=256)] = 0
-
-
-class DataTable(FrozenModel):
-    """[data]: what of the shards is used.
-
-    Attributes:
-        validation_share: share of the examples kept from training: the first in order of their
-            digests, so that an example stays on its side when others come or go.
-        max_examples: train on only so many; 0 takes all that are not for validation.
-        shuffle_megabytes: memory that holds the examples from which the next one is drawn.
-    """
-
-    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    max_examples: Annotated[int, Field(ge=0)] = 0
-    shuffle_megabytes: PositiveInt = 256
-
-
-class ExecutionTable(FrozenModel):
-    """[execution]: seeds, threads and the rhythm of writing.
-
-    Attributes:
-        is_deterministic: the same seed, threads and machine kind give the same bits; costs 0 to 3 %.
-        threads: of one TensorFlow operation and between operations; 0 leaves it to TensorFlow.
-    """
-
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    is_deterministic: bool = True
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    checkpoint_every_steps: PositiveInt = 500
-    log_every_steps: PositiveInt = 20
+from training_cluster.config.tables import (
+    AugmentationTable,
+    DataTable,
+    ExecutionTable,
+    ExportTable,
+    ModelTable,
+    OptimizationTable,
+)
 
 
 class TrainingConfig(FrozenModel):
@@ -104,6 +34,7 @@ class TrainingConfig(FrozenModel):
     augmentation: AugmentationTable = AugmentationTable()
     data: DataTable = DataTable()
     execution: ExecutionTable = ExecutionTable()
+    export: ExportTable = ExportTable()
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value, as JSON values."""

@@ -41,6 +41,28 @@ class HashFile(FrozenModel):
     hash_name: str
 
 
+class BlockFile(FrozenModel):
+    """The file that says where each block of the shards begins; see `block_index`."""
+
+    path: RelativePath
+    sha256: Sha256
+    count: Annotated[int, Field(ge=1)]
+
+
+class ExampleFile(FrozenModel):
+    """The file with each example's class, slices and group; see `example_table`.
+
+    Attributes:
+        count: the number of examples.
+        slice_values: for each slice column the values that its codes stand for.
+    """
+
+    path: RelativePath
+    sha256: Sha256
+    count: Annotated[int, Field(ge=1)]
+    slice_values: dict[str, tuple[str, ...]]
+
+
 class LeftOut(FrozenModel):
     """A photo that is not in the shards, and why; `source` is the line, file or feedback that named it."""
 
@@ -103,6 +125,46 @@ class HashedDataManifest(DataManifest):
         return self
 
 
+class IndexedDataManifest(HashedDataManifest):
+    """`data_manifest.json` of a dataset that can be read in blocks, from a disk or from S3, in any order.
+
+    The shards hold examples in the order of their groups' smallest digest, then of their own.
+
+    Attributes:
+        blocks: the file of the blocks.
+        examples: the file of what is known of each example.
+        near_duplicates: photos that look nearly like another one of the shards; they are in the shards, in its group.
+        sources: digest, by the name it was given under, of each list of photos (folder, CSV, S3 prefix) read.
+        holdout_count: photos that the fixed rule put on the holdout's side instead.
+    """
+
+    schema_name: ClassVar[str] = "liftgate.data-manifest/3"
+    blocks: BlockFile
+    examples: ExampleFile
+    near_duplicates: tuple[LeftOut, ...]
+    sources: dict[str, Sha256]
+    holdout_count: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _all_examples(self) -> Self:
+        if self.examples.count != self.count:
+            raise ValueError(f"{self.examples.count} entries for {self.count} examples")
+        return self
+
+
+def parse_data_manifest(data: bytes) -> DataManifest:
+    """Return the manifest of a data_manifest.json's bytes, of whichever age.
+
+    Raises:
+        RecordError: it is malformed.
+    """
+    for kind in (DataManifest, HashedDataManifest):
+        # Within a string the quotes would be escaped, so this is the field itself.
+        if f'"schema":"{kind.schema_name}"'.encode() in data:
+            return kind.from_json(data)
+    return IndexedDataManifest.from_json(data)
+
+
 def load_data_manifest(data_dir: Path) -> DataManifest:
     """Return the manifest of a dataset folder.
 
@@ -116,9 +178,7 @@ def load_data_manifest(data_dir: Path) -> DataManifest:
         raise NotFoundError(
             f"There is no dataset in {data_dir}: it has no {FILE_NAME}. Run `liftgate dataset build` first."
         ) from None
-    # Within a string the quotes would be escaped, so this is the field itself.
-    is_unhashed = f'"schema":"{DataManifest.schema_name}"'.encode() in data
-    return (DataManifest if is_unhashed else HashedDataManifest).from_json(data)
+    return parse_data_manifest(data)
 
 
 def verify_shards(data_dir: Path, manifest: DataManifest) -> None:

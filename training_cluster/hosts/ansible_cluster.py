@@ -129,7 +129,7 @@ class AnsibleCluster:
             ("inventory", self._inventory),
             ("playbook", playbook),
             ("configuration", request.config_path),
-            ("data manifest", request.data_dir / "data_manifest.json"),
+            *([] if request.streams else [("data manifest", Path(request.data) / "data_manifest.json")]),
         ):
             if not path.exists():
                 raise SettingsError(f"Training refused: the {what} {path} does not exist.")
@@ -140,7 +140,7 @@ class AnsibleCluster:
             "training_run_model": request.model,
             "training_run_trained_by": request.trained_by,
             "training_run_config_path": str(request.config_path.absolute()),
-            "training_run_data_dir": str(request.data_dir.absolute()),
+            "training_run_data": request.data if request.streams else str(Path(request.data).absolute()),
             "training_run_runs_dir": str(request.runs_dir.absolute()),
             "training_run_until": "started",
             **self._variables,

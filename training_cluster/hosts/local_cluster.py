@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from artifact_sync.errors import TrainingError
 from artifact_sync.manifest import verify_manifest
@@ -45,7 +46,7 @@ class LocalCluster:
             return
         # What can be refused at once is not left to a log file.
         load_config(request.config_path)
-        load_data_manifest(request.data_dir)
+        load_data_manifest(Path(request.data))
         start_detached(_launch_folder(request), self._command(request), name=f"liftgate-train-{request.run_id}")
 
     def state(self, request: TrainingRequest) -> TrainingState:
@@ -75,7 +76,7 @@ class LocalCluster:
             *(self._python, "-m", "training_cluster.trainer"),
             *("--run-dir", str(request.run_folder.path.resolve()), "--run-id", request.run_id),
             *("--model", request.model, "--trained-by", request.trained_by),
-            *("--config", str(request.config_path.resolve()), "--data-dir", str(request.data_dir.resolve())),
+            *("--config", str(request.config_path.resolve()), "--data", str(Path(request.data).resolve())),
         )
 
 

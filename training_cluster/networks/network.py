@@ -14,7 +14,7 @@ from keras import layers
 
 from artifact_sync.errors import SettingsError
 from artifact_sync.records import InputContract
-from training_cluster.config.training_config import ModelTable
+from training_cluster.config.tables import ModelTable
 
 Network = Callable[[Any, ModelTable, int], Any]
 """Takes normalised float32 pixels [n, h, w, c] in -1 to 1, the table, the number of classes; returns logits."""

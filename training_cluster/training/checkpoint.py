@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,13 @@ class Checkpoint:
         step: steps done.
         arrays: every variable by name, in the model's own order.
         binding: digests of what the run is made of; a checkpoint of something else is refused.
+        state: what else is needed to go on, as JSON values: the position in the epoch, the best loss so far.
     """
 
     step: int
     arrays: Arrays
     binding: Mapping[str, str]
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CheckpointFolder:
@@ -54,13 +57,13 @@ class CheckpointFolder:
         self.path = path
         self.binding = dict(binding)
 
-    def save(self, arrays: Arrays, *, step: int) -> Path:
+    def save(self, arrays: Arrays, *, step: int, state: Mapping[str, Any] = MappingProxyType({})) -> Path:
         """Write a checkpoint durably, then remove all but the newest two; return its path."""
         self.path.mkdir(parents=True, exist_ok=True)
         target = self.path / f"step-{step:010d}.checkpoint"
         with temporary_file(self.path) as (temporary, stream):
             digest = hashlib.sha256()
-            for piece in _pieces(Checkpoint(step, arrays, self.binding)):
+            for piece in _pieces(Checkpoint(step, arrays, self.binding, state)):
                 digest.update(piece)
                 stream.write(piece)
             stream.write(digest.digest())
@@ -124,7 +127,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         count = int(np.prod(shape, dtype=np.int64))
         arrays[entry["name"]] = np.frombuffer(body, dtype=dtype, count=count, offset=offset).reshape(shape)
         offset += count * dtype.itemsize
-    return Checkpoint(step=header["step"], arrays=arrays, binding=header["binding"])
+    return Checkpoint(step=header["step"], arrays=arrays, binding=header["binding"], state=header.get("state", {}))
 
 
 def _pieces(checkpoint: Checkpoint) -> Iterator[bytes]:
@@ -134,6 +137,7 @@ def _pieces(checkpoint: Checkpoint) -> Iterator[bytes]:
         {
             "step": checkpoint.step,
             "binding": dict(checkpoint.binding),
+            "state": dict(checkpoint.state),
             "arrays": [{"name": n, "dtype": a.dtype.str, "shape": list(a.shape)} for n, a in arrays.items()],
         }
     )

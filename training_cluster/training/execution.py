@@ -8,6 +8,7 @@ and the last of them makes the run complete.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
@@ -20,7 +21,8 @@ from artifact_sync.errors import TrainingError
 from artifact_sync.manifest import build_manifest
 from artifact_sync.records import RunRecord
 from artifact_sync.run_folder import RunFolder
-from training_cluster.config.training_config import ExecutionTable, TrainingConfig
+from training_cluster.config.tables import ExecutionTable
+from training_cluster.config.training_config import TrainingConfig
 from training_cluster.datasets.data_manifest import DataManifest
 from training_cluster.exports.export import export_model
 from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
@@ -56,7 +58,7 @@ class Execution:
         self.clock = clock
         self.interruption = interruption
         self.folder = RunFolder(task.run_dir)
-        self.split = ExampleSplit(task.data_dir, manifest, config)
+        self.split = ExampleSplit(Path(task.data), manifest, config)
         self.workers = _prepare(config.execution)
 
     def run(self) -> bool:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from artifact_sync.records import InputContract
-from training_cluster.config.training_config import OptimizationTable, TrainingConfig
+from training_cluster.config.tables import OptimizationTable
+from training_cluster.config.training_config import TrainingConfig
 from training_cluster.inputs.pipeline import ExampleSplit, ReplicaShare, training_batches
 from training_cluster.networks.network import build_model
 from training_cluster.training.checkpoint import Arrays

@@ -19,8 +19,8 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.errors import InputError, PhotoError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
+from serving.hash_search import groups
 from serving.perceptual_hash import perceptual_hash
-from validation.photos.hash_search import groups
 from validation.photos.holdout_record import HoldoutItem, HoldoutRecord, PhotoDecoder
 from validation.photos.open_split import open_digests
 

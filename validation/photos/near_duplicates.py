@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from artifact_sync.records import InputContract
+from serving.hash_search import nearest
 from serving.perceptual_hash import PictureHashes, perceptual_hash
-from validation.photos.hash_search import nearest
 from validation.photos.holdout import Holdout, HoldoutItem, PhotoDecoder
 from validation.reports.report import NearDuplicate
 

@@ -77,7 +77,7 @@ def test_a_second_trainer_of_the_same_run_is_refused(training: Any) -> None:
     folder.path.mkdir(parents=True)
     first = os.open(folder.path / ".trainer-0.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(first, fcntl.LOCK_EX)
-    task = TrainingTask(folder.path, "shared", "digits", training.config_path, training.data_dir, "ada")
+    task = TrainingTask(folder.path, "shared", "digits", training.config_path, str(training.data_dir), "ada")
     clock = ManualClock(datetime(2026, 11, 20, tzinfo=UTC))
     try:
         with pytest.raises(RefusedError, match="another process trains run shared"):

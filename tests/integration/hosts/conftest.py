@@ -97,7 +97,7 @@ def standin_command() -> list[str]:
         *["{{ training_run_python }}", str(_LAB / "standin_trainer.py")],
         *["--run-dir", "{{ training_run_dir }}", "--run-id", "{{ training_run_id }}"],
         *["--model", "{{ training_run_model }}", "--config", "{{ training_run_launch_dir }}/config.toml"],
-        *["--data-dir", "{{ training_run_host_data_dir }}", "--trained-by", "{{ training_run_trained_by }}"],
+        *["--data", "{{ training_run_host_data }}", "--trained-by", "{{ training_run_trained_by }}"],
     ]
 
 
@@ -118,7 +118,7 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
             run_id=run_id,
             model="digits",
             config_path=config_path,
-            data_dir=data_dir,
+            data=str(data_dir),
             runs_dir=tmp_path / "runs",
             trained_by="ann",
         )

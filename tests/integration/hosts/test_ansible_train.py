@@ -222,7 +222,7 @@ def test_the_training_lives_on_when_the_controller_is_killed(
                 "training_run_model": request.model,
                 "training_run_trained_by": request.trained_by,
                 "training_run_config_path": str(request.config_path),
-                "training_run_data_dir": str(request.data_dir),
+                "training_run_data": request.data,
                 "training_run_runs_dir": str(request.runs_dir),
                 "training_run_poll_seconds": 1,
                 "training_run_command": standin_command,

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from artifact_sync.errors import SettingsError, TrainingError
 from artifact_sync.records import GoldenExamples, InputContract
 from artifact_sync.run_folder import GOLDEN_EXAMPLES_PATH
-from training_cluster.config.training_config import ModelTable
+from training_cluster.config.tables import ModelTable
 from training_cluster.exports import export as export_module
 from training_cluster.exports.export import export_model, probabilities_of_export
 from training_cluster.exports.graph_operations import SERVED_OPERATIONS, reachable_operations

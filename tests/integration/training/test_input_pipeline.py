@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from artifact_sync.errors import SettingsError
-from training_cluster.config.training_config import (
-    AugmentationTable,
-    DataTable,
-    ExecutionTable,
-    OptimizationTable,
-    TrainingConfig,
-)
+from training_cluster.config.tables import AugmentationTable, DataTable, ExecutionTable, OptimizationTable
+from training_cluster.config.training_config import TrainingConfig
 from training_cluster.datasets.data_manifest import load_data_manifest
 from training_cluster.inputs.pipeline import ExampleSplit, ReplicaShare, training_batches, validation_batches
 

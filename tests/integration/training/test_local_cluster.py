@@ -22,7 +22,7 @@ def request_of(training: Any) -> Any:
             run_id=run_id,
             model="digits",
             config_path=training.config_path,
-            data_dir=training.data_dir,
+            data=str(training.data_dir),
             runs_dir=training.runs_dir,
             trained_by="ada",
         )

@@ -35,7 +35,7 @@ def _task(training: Any, run_id: str, config: str | None = None) -> TrainingTask
     if config is not None:
         training.config_path.write_text(config)
     path = training.folder(run_id).path
-    return TrainingTask(path, run_id, "digits", training.config_path, training.data_dir, "ada")
+    return TrainingTask(path, run_id, "digits", training.config_path, str(training.data_dir), "ada")
 
 
 def _train(task: TrainingTask) -> bool:
@@ -173,7 +173,7 @@ def test_batch_normalisation_resumes_bit_for_bit_too(training: Any, training_lab
     ("change", "code", "said"),
     [
         (("--config", "none.toml"), 2, "there is no configuration none.toml"),
-        (("--data-dir", "none"), 4, "There is no dataset in none"),
+        (("--data", "none"), 4, "There is no dataset in none"),
         (("--run-id", "other"), 9, "run other cannot lie in"),
     ],
 )

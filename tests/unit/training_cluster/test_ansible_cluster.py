@@ -18,7 +18,8 @@ def request_for(tmp_path: Path) -> TrainingRequest:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "data_manifest.json").write_text("{}")
     (tmp_path / "inventory").mkdir()
-    return TrainingRequest("run-1", "digits", tmp_path / "training.toml", tmp_path / "data", tmp_path / "runs", "ann")
+    data = str(tmp_path / "data")
+    return TrainingRequest("run-1", "digits", tmp_path / "training.toml", data, tmp_path / "runs", "ann")
 
 
 @pytest.mark.parametrize(

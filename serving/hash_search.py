@@ -1,6 +1,6 @@
 """Finds which of many perceptual hashes differ in a few bits only, without comparing each with each.
 
-Its place in the flow: freeze_holdout keeps near duplicates together with it, near_duplicates.py looks
+Its place in the flow: dataset build and freeze_holdout keep near duplicates together with it, the gate looks
 with it for the holdout's photos among the training photos. It is exact: the 128 bits are cut into one
 band more than bits may differ, so two near hashes are equal in at least one band (pigeonhole), and
 only what shares a band is compared.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from validation.photos import hash_search
-from validation.photos.hash_search import Hashes, groups, near_pairs, nearest
+from serving import hash_search
+from serving.hash_search import Hashes, groups, near_pairs, nearest
 
 
 def _distances(one: Hashes, other: Hashes) -> NDArray[np.int64]:
