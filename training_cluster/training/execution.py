@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from artifact_sync.clock import Clock
@@ -24,7 +23,7 @@ from artifact_sync.run_folder import RunFolder
 from training_cluster.config.tables import ExecutionTable
 from training_cluster.config.training_config import TrainingConfig
 from training_cluster.datasets.data_manifest import DataManifest
-from training_cluster.exports.export import export_model
+from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run
 from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
 from training_cluster.runs.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
 from training_cluster.training.interruption import Interruption
@@ -33,8 +32,6 @@ from training_cluster.training.workers import Workers
 
 if TYPE_CHECKING:
     from training_cluster.trainer import TrainingTask
-
-_PARITY_EXAMPLES = 64
 
 
 class Execution:
@@ -105,14 +102,17 @@ class Execution:
 
     def _finish(self, session: TrainingSession, start: TrainingStart, *, seconds: float) -> None:
         evaluation = session.evaluation()
-        samples = np.concatenate([pixels.numpy() for pixels, _ in validation_batches(self.split).take(1)])
-        report = export_model(
-            session.predictor.model,
-            export_dir=self.folder.export,
-            contract=self.manifest.contract,
-            labels=self.manifest.labels,
-            model_name=self.task.model,
-            sample_pixels=samples[:_PARITY_EXAMPLES],
+        exported = export_run(
+            TrainedModel(
+                model=session.predictor.model,
+                name=self.task.model,
+                contract=self.manifest.contract,
+                labels=self.manifest.labels,
+                validation_pixels=lambda: (pixels.numpy() for pixels, _ in validation_batches(self.split)),
+            ),
+            folder=self.folder,
+            table=self.config.export,
+            report=session.report_export,
         )
         metrics = {
             "validation_accuracy": evaluation.accuracy,
@@ -122,14 +122,15 @@ class Execution:
             "steps": float(session.step),
             "images_per_second": session.images_per_second,
             "last_start_seconds": seconds,
-            "export_bytes": float(report.size_bytes),
-            "export_parity_difference": report.parity_difference,
+            **exported.metrics,
         }
-        write_durably(self.folder.run_json, self._record(start, metrics).to_json())
+        record = self._record(start, metrics, exported)
+        exported.describe_variants(record)
+        write_durably(self.folder.run_json, record.to_json())
         write_durably(self.folder.manifest_json, build_manifest(self.folder.export).to_json())
         session.report_complete()
 
-    def _record(self, start: TrainingStart, metrics: dict[str, float]) -> RunRecord:
+    def _record(self, start: TrainingStart, metrics: dict[str, float], exported: ExportedRun) -> RunRecord:
         code = code_state(PACKAGE_DIR)
         threads = {
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
@@ -152,7 +153,7 @@ class Execution:
             config_sha256=start.config_sha256,
             seed=self.config.execution.seed,
             is_deterministic=self.config.execution.is_deterministic,
-            environment=environment(threads=threads) | {"workers": str(self.workers.count)},
+            environment=environment(threads=threads) | {"workers": str(self.workers.count)} | exported.notes,
             hardware=hardware(accelerators=devices),
             metrics=metrics,
             labels=self.manifest.labels,

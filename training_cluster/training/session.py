@@ -107,6 +107,10 @@ class TrainingSession:
         evaluation = self.evaluation()
         self._report("complete", validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy)
 
+    def report_export(self, detail: str) -> None:
+        """Tell the progress log what the export is at."""
+        self._report("export", detail=detail)
+
     def _restore(self) -> None:
         """Begin where the chief's newest checkpoint ends."""
         workers = self._given.workers
