@@ -27,13 +27,16 @@ from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
 from serving.decode_pool import DecodePool
 from serving.perceptual_hash import perceptual_hash
+from training_cluster.datasets.block_index import write_blocks
 from training_cluster.datasets.data_manifest import (
     FILE_NAME,
     DataManifest,
-    HashedDataManifest,
+    ExampleFile,
+    IndexedDataManifest,
     LeftOut,
     load_data_manifest,
 )
+from training_cluster.datasets.example_table import NO_VALUE, ExampleTable, write_examples
 from training_cluster.datasets.hash_file import HashWriter
 from training_cluster.datasets.shard_writer import ShardWriter
 from training_cluster.datasets.survey import Account, Source, slice_counts, sources_sha256, survey
@@ -109,7 +112,7 @@ class _Build:
         self.sources_sha256 = sources_sha256(sources)
         self.guard_sha256 = sha256_hex("\n".join(sorted(excluded_sha256s)).encode())
 
-    def run(self, directory: Path, *, workers: int, progress: Progress | None, allowed: int) -> HashedDataManifest:
+    def run(self, directory: Path, *, workers: int, progress: Progress | None, allowed: int) -> IndexedDataManifest:
         """Decode, guard, write; return the manifest."""
         if len(self.labels) < 2:
             # With nothing usable the rejects are the better message.
@@ -125,11 +128,12 @@ class _Build:
                 hash_writer.add(perceptual_hash(pixels), source=sha256)
                 accepted.append(source)
             shards, hashes = writer.close(), hash_writer.finish()
+        blocks = write_blocks(directory, writer.blocks)
         self._refuse_rejects(allowed)
         counts = Counter(source.photo.label for source in accepted)
         if missing := [label for label in self.labels if not counts[label]]:
             raise InputError(f"Dataset refused: no usable photo has the label {', '.join(missing)}.")
-        return HashedDataManifest(
+        return IndexedDataManifest(
             contract=self.contract,
             labels=self.labels,
             shards=shards,
@@ -142,7 +146,31 @@ class _Build:
             sources_sha256=self.sources_sha256,
             guard_sha256=self.guard_sha256,
             hashes=hashes,
+            blocks=blocks,
+            examples=self._write_examples(directory, accepted, index),
+            near_duplicates=(),
+            sources={},
+            holdout_count=0,
         )
+
+    def _write_examples(self, directory: Path, accepted: Sequence[Source], index: dict[str, int]) -> ExampleFile:
+        values = {
+            column: tuple(sorted({source.photo.slices[column] for source in accepted if column in source.photo.slices}))
+            for column in sorted({column for source in accepted for column in source.photo.slices})
+        }
+        codes = {column: {value: code for code, value in enumerate(found)} for column, found in values.items()}
+        table = ExampleTable(
+            labels=np.array([index[source.photo.label] for source in accepted], dtype=np.uint16),
+            starts_group=np.ones(len(accepted), dtype=np.bool_),
+            slices={
+                column: np.array(
+                    [codes[column].get(source.photo.slices.get(column, ""), NO_VALUE) for source in accepted],
+                    dtype=np.uint16,
+                )
+                for column in values
+            },
+        )
+        return write_examples(directory, table, slice_values=values)
 
     def _usable(self, workers: int, progress: Progress | None) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
         """Yield the sources whose pixels are readable, not in the holdout, and not there yet."""

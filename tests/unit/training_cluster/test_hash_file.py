@@ -108,7 +108,7 @@ def test_a_manifest_whose_hashes_are_too_few_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_manifest_of_the_future_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    text = _dataset(tmp_path).to_json().replace(b"liftgate.data-manifest/2", b"liftgate.data-manifest/3")
+    text = _dataset(tmp_path).to_json().replace(b"liftgate.data-manifest/2", b"liftgate.data-manifest/4")
     (tmp_path / "data_manifest.json").write_bytes(text)
     with pytest.raises(RecordError, match="Upgrade Liftgate"):
         load_data_manifest(tmp_path)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from artifact_sync.errors import IntegrityError, NotFoundError
 from artifact_sync.records import InputContract
+from training_cluster.datasets.block_index import parse_blocks, write_blocks
 from training_cluster.datasets.data_manifest import DataManifest, ShardEntry, load_data_manifest, verify_shards
 from training_cluster.datasets.shard_writer import ShardWriter
 from training_cluster.datasets.tfrecord import read_frames
@@ -39,8 +42,8 @@ def _manifest(shards: tuple[ShardEntry, ...]) -> DataManifest:
     )
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (7, [1] * 7), (16, [2] * 8), (100, [13] * 7 + [9])])
-def test_shards_are_of_equal_size_but_the_last(tmp_path: Path, count: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (7, [1] * 7), (16, [2] * 8), (100, [13] * 4 + [12] * 4)])
+def test_shards_differ_in_size_by_one_example_at_most(tmp_path: Path, count: int, sizes: list[int]) -> None:
     assert [shard.count for shard in _written(tmp_path, count)] == sizes
 
 
@@ -64,6 +67,25 @@ def test_the_examples_of_all_shards_are_in_the_order_in_which_they_came(tmp_path
         with (tmp_path / shard.path).open("rb") as stream:
             found.extend(read_frames(stream))
     assert [bytes([index] * 4) in record for index, record in enumerate(found)] == [True] * 30
+
+
+def test_blocks_cover_every_shard_and_are_named_by_the_digests_of_their_bytes(tmp_path: Path) -> None:
+    contract = InputContract(height=1000, width=1000, channels=1)
+    writer = ShardWriter(tmp_path, expected_count=50, contract=contract)
+    for index in range(50):
+        writer.add(bytes([index]) * 1_000_000, label=0, source=bytes(32))
+    shards = writer.close()
+    blocks = parse_blocks((tmp_path / (entry := write_blocks(tmp_path, writer.blocks)).path).read_bytes(), entry)
+    # Seven records of a megabyte: a block ends with the one that reaches 4 MiB, or with its shard.
+    assert blocks["count"].tolist()[:4] == [5, 2, 5, 2]
+    for number, shard in enumerate(shards):
+        mine = blocks[blocks["shard"] == number]
+        data = (tmp_path / shard.path).read_bytes()
+        cuts = [data[row["offset"] : row["offset"] + row["size_bytes"]] for row in mine]
+        assert b"".join(cuts) == data
+        assert [hashlib.sha256(cut).digest() for cut in cuts] == [row["sha256"].tobytes() for row in mine]
+        assert [len(list(read_frames(io.BytesIO(cut)))) for cut in cuts] == mine["count"].tolist()
+    assert blocks["first"].tolist() == [0, *np.cumsum(blocks["count"])[:-1].tolist()]
 
 
 def test_every_missing_cut_or_changed_shard_is_named(tmp_path: Path) -> None:
