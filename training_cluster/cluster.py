@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from artifact_sync.errors import RefusedError
 from artifact_sync.run_folder import RunFolder
 
 TrainingStatus = Literal["absent", "running", "complete", "failed", "interrupted"]
@@ -19,6 +20,9 @@ failed: it ended without a candidate; interrupted: it ended at a checkpoint and 
 
 Spread = Literal["device", "host", "hosts"]
 """device: one device; host: all devices of one host; hosts: all devices of all hosts."""
+
+Wish = Literal["profile", "histograms"]
+"""What a running training does once when it is asked: a profiler window, histograms of weights and gradients."""
 
 INTERRUPTED_EXIT_CODE = 75
 """The trainer's exit code after SIGTERM: a checkpoint is written, starting again resumes (EX_TEMPFAIL)."""
@@ -104,3 +108,23 @@ class Cluster(Protocol):
     def stop(self, request: TrainingRequest) -> None:
         """Ask the run to checkpoint and end, then make it end; stopping a run that is not running is fine."""
         ...
+
+    def kill(self, request: TrainingRequest) -> None:
+        """End the run at once, without a checkpoint; it can be started again from its newest one."""
+        ...
+
+    def wish(self, request: TrainingRequest, wish: Wish, *, steps: int = 0) -> None:
+        """Have the running training fulfil a wish at its next look; `steps` is the length of a profile.
+
+        Raises:
+            RefusedError: the run does not run.
+        """
+        ...
+
+
+def never_started(request: TrainingRequest, wish: Wish) -> RefusedError:
+    """Return the error of a wish for a run that no process can fulfil."""
+    return RefusedError(
+        f"The wish for {wish} is refused: run {request.run_id} was never started from {request.runs_dir}. "
+        "Start it, then wish again."
+    )

@@ -17,10 +17,11 @@ from typing import Any
 
 from artifact_sync.errors import PreflightError, SettingsError, TrainingError, TrustError
 from artifact_sync.run_folder import RunFolder
-from training_cluster.cluster import TrainingRequest, TrainingState
-from training_cluster.hosts.attachment import Attachment, ask, attachment_path, bring_home
-from training_cluster.hosts.detached import LaunchFolder
-from training_cluster.hosts.host_side import observe
+from training_cluster.cluster import TrainingRequest, TrainingState, Wish, never_started
+from training_cluster.hosts.attached_run import AttachedRun
+from training_cluster.hosts.attachment import Attachment, attachment_path
+from training_cluster.hosts.launch_folder import LaunchFolder
+from training_cluster.hosts.observation import observe
 
 _ANSIBLE_DIR = Path(__file__).parents[2] / "ansible"
 _PLAYBOOK_SECONDS = 3600
@@ -74,19 +75,19 @@ class AnsibleCluster:
             )
 
     def state(self, request: TrainingRequest) -> TrainingState:
-        """Return how the run stands on its host.
+        """Return how the run stands over all its hosts.
 
         Raises:
-            TrainingError: the host cannot be reached now.
-            TrustError: the host's key is not the pinned one.
+            TrainingError: so many hosts cannot be reached that nobody knows.
+            TrustError: a host's key is not the pinned one.
         """
-        attachment = self._attachment(request)
-        if request.run_folder.is_complete or (attachment is not None and attachment.connection == "local"):
+        if request.run_folder.is_complete:
             launch = attachment_path(request.runs_dir.absolute(), request.run_id).parent
             return observe(LaunchFolder(launch), request.run_folder)
-        if attachment is None:
+        run = self._run(request)
+        if run is None:
             return TrainingState("absent", 0, f"run {request.run_id} was never started from {request.runs_dir}")
-        return _state_of(ask(attachment, "state"))
+        return run.state()
 
     def collect(self, request: TrainingRequest) -> RunFolder:
         """Bring the complete run to `runs_dir`, moving only what is missing, and verify it.
@@ -95,33 +96,57 @@ class AnsibleCluster:
             TrainingError: the run is not complete, or its host cannot be reached.
             IntegrityError: a file is not what its digest says.
         """
-        attachment = self._attachment(request)
-        if attachment is None:
+        run = self._run(request)
+        if run is None:
             raise TrainingError(
                 f"Run {request.run_id} cannot be collected: it was never started from {request.runs_dir}. "
                 f"Run `liftgate train --run-id {request.run_id}`."
             )
-        state = _state_of(ask(attachment, "state"))
-        if state.status != "complete":
-            raise TrainingError(f"Run {request.run_id} cannot be collected: it is {state.status} ({state.detail}).")
-        return bring_home(attachment, request.runs_dir.absolute())
+        return run.collect(request.runs_dir.absolute())
 
     def stop(self, request: TrainingRequest, *, grace_seconds: float = 60.0) -> None:
-        """Ask the run to checkpoint and end, and kill it when it has not after `grace_seconds`."""
+        """Ask the run to checkpoint and end on all hosts, and kill it where it has not after `grace_seconds`."""
+        run = self._run(request)
+        if run is not None:
+            run.stop(grace_seconds=grace_seconds)
+
+    def kill(self, request: TrainingRequest) -> None:
+        """End the run on all hosts at once."""
+        run = self._run(request)
+        if run is not None:
+            run.kill()
+
+    def wish(self, request: TrainingRequest, wish: Wish, *, steps: int = 0) -> None:
+        """Have the running training fulfil a wish at its next look.
+
+        Raises:
+            RefusedError: the run does not run.
+        """
+        run = self._run(request)
+        if run is None:
+            raise never_started(request, wish)
+        run.wish(wish, steps=steps)
+
+    def _run(self, request: TrainingRequest) -> AttachedRun | None:
         attachment = self._attachment(request)
-        if attachment is not None:
-            ask(attachment, "stop", grace_seconds=grace_seconds)
+        return None if attachment is None else AttachedRun(attachment)
 
     def _attachment(self, request: TrainingRequest) -> Attachment | None:
         return Attachment.load(attachment_path(request.runs_dir.absolute(), request.run_id))
 
     def _goes_on(self, request: TrainingRequest) -> bool:
-        """Return whether the run needs no start; that some other host is down now must not keep us from it."""
+        """Return whether no host needs a start; that one outside the run is down now must not keep us from it."""
+        run = self._run(request)
         try:
-            return self.state(request).status in ("running", "complete")
-        except (TrainingError, TrustError):
+            states = () if run is None else run.host_states()
+        except TrustError:
             # The playbook looks at every host and tells all that is wrong.
             return False
+        if not states or states[0].state is None:
+            return False
+        return states[0].state.status == "complete" or all(
+            host.state is not None and host.state.status == "running" for host in states
+        )
 
     def _require_paths(self, request: TrainingRequest) -> None:
         playbook = self._ansible_dir / "playbooks" / "train.yml"
@@ -209,7 +234,3 @@ def _raise_preflight(report: Path) -> None:
             ]
         )
     )
-
-
-def _state_of(answer: Mapping[str, Any]) -> TrainingState:
-    return TrainingState(answer["status"], answer["step"], answer["detail"], answer["total_steps"])

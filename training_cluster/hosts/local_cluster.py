@@ -1,23 +1,32 @@
-"""Training on this very machine, in a process that lives on when this one ends.
+"""Training on this very machine, in processes that live on when this one ends.
 
-Its place in the flow: the `Cluster` for a laptop or a single GPU machine without Ansible. What is
-known of a run lies in files, so a later process finds it, follows it and stops it.
+Its place in the flow: the `Cluster` for a laptop or a single GPU machine without Ansible. What is known of a run
+lies in files, so a later process finds it, follows it and stops it. Several workers train as several hosts would,
+each with a disk of its own: that is how a training over hosts is tried before there are any.
 """
 
 from __future__ import annotations
 
+import getpass
+import json
+import os
+import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 
-from artifact_sync.errors import TrainingError
-from artifact_sync.manifest import verify_manifest
+from artifact_sync.canonical import canonical_json
+from artifact_sync.durable import write_durably
 from artifact_sync.run_folder import RunFolder
-from training_cluster.cluster import TrainingRequest, TrainingState
+from training_cluster.cluster import TrainingRequest, TrainingState, Wish
 from training_cluster.config.training_config import load_config
 from training_cluster.datasets.data_manifest import load_data_manifest
-from training_cluster.hosts.detached import LaunchFolder, start_detached, stop_detached
-from training_cluster.hosts.host_side import observe
+from training_cluster.hosts.attached_run import AttachedRun
+from training_cluster.hosts.attachment import AttachedHost, Attachment, attachment_path
+from training_cluster.hosts.host_side import Question
+from training_cluster.hosts.launch_folder import LaunchFolder
+from training_cluster.hosts.supervision import Restarts
 
 _STOP_GRACE_SECONDS = 30.0
 
@@ -28,11 +37,22 @@ class LocalCluster:
     Args:
         python: the interpreter that trains, by default this one.
         stop_grace_seconds: how long a stopped training may take for its checkpoint before it is killed.
+        workers: processes among which a run with the spread "hosts" is divided, and the cores with it.
+        restarts: so often in a row without a new checkpoint a trainer that died is started again.
     """
 
-    def __init__(self, *, python: str = sys.executable, stop_grace_seconds: float = _STOP_GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        stop_grace_seconds: float = _STOP_GRACE_SECONDS,
+        workers: int = 1,
+        restarts: int = Restarts.limit,
+    ) -> None:
         self._python = python
         self._stop_grace_seconds = stop_grace_seconds
+        self._workers = workers
+        self._restarts = restarts
 
     def start(self, request: TrainingRequest) -> None:
         """Begin the run, go on with it, or leave it alone when it is running or complete.
@@ -40,18 +60,24 @@ class LocalCluster:
         Raises:
             SettingsError: the configuration is wrong.
             NotFoundError: there is no dataset.
-            TrainingError: the process did not come up.
+            TrainingError: a process did not come up.
         """
         if request.run_folder.is_complete:
             return
         # What can be refused at once is not left to a log file.
         load_config(request.config_path)
-        load_data_manifest(Path(request.data))
-        start_detached(_launch_folder(request), self._command(request), name=f"liftgate-train-{request.run_id}")
+        if not request.streams:
+            load_data_manifest(Path(request.data))
+        attachment = self._fresh_attachment(request)
+        path = attachment_path(request.runs_dir.resolve(), request.run_id)
+        write_durably(path, canonical_json(attachment.model_dump(mode="json")))
+        addresses = _addresses(attachment)
+        for host in attachment.hosts:
+            self._start_worker(request, host, addresses=addresses)
 
     def state(self, request: TrainingRequest) -> TrainingState:
         """Return what is known of the run from its files."""
-        return observe(_launch_folder(request), request.run_folder)
+        return self._run(request).state()
 
     def collect(self, request: TrainingRequest) -> RunFolder:
         """Return the run folder, which is here already, verified.
@@ -60,25 +86,95 @@ class LocalCluster:
             TrainingError: the run is not complete.
             IntegrityError: the export is not what its manifest says.
         """
-        folder = request.run_folder
-        if not folder.is_complete:
-            state = self.state(request)
-            raise TrainingError(f"Run {request.run_id} cannot be collected, it is {state.status}: {state.detail}.")
-        verify_manifest(folder.export, folder.read_manifest())
-        return folder
+        return self._run(request).collect(request.runs_dir.resolve())
 
     def stop(self, request: TrainingRequest) -> None:
         """Ask the run to checkpoint and end; kill it when it does not."""
-        stop_detached(_launch_folder(request), grace_seconds=self._stop_grace_seconds)
+        self._run(request).stop(grace_seconds=self._stop_grace_seconds)
 
-    def _command(self, request: TrainingRequest) -> Sequence[str]:
+    def kill(self, request: TrainingRequest) -> None:
+        """End the run at once."""
+        self._run(request).kill()
+
+    def wish(self, request: TrainingRequest, wish: Wish, *, steps: int = 0) -> None:
+        """Have the running training fulfil a wish at its next look.
+
+        Raises:
+            RefusedError: the run does not run.
+        """
+        self._run(request).wish(wish, steps=steps)
+
+    def _run(self, request: TrainingRequest) -> AttachedRun:
+        path = attachment_path(request.runs_dir.resolve(), request.run_id)
+        return AttachedRun(Attachment.load(path) or self._fresh_attachment(request))
+
+    def _fresh_attachment(self, request: TrainingRequest) -> Attachment:
+        count = self._workers if request.spread == "hosts" else 1
+        return Attachment.of(request.run_id, tuple(self._host(request, index) for index in range(count)))
+
+    def _host(self, request: TrainingRequest, index: int) -> AttachedHost:
+        runs_dir = request.runs_dir.resolve()
+        launch_dir = runs_dir / ".launch" / request.run_id
+        # The others write into runs of their own, as on disks of their own: only the chief's becomes complete.
+        run_dir = runs_dir / request.run_id if index == 0 else launch_dir / f"worker-{index}" / request.run_id
+        return AttachedHost(
+            name=socket.gethostname() if index == 0 else f"{socket.gethostname()}-{index}",
+            connection="local",
+            address="127.0.0.1",
+            user=getpass.getuser(),
+            python=self._python,
+            app_dir=PurePosixPath(Path(__file__).parents[2]),
+            launch_dir=PurePosixPath(launch_dir if index == 0 else launch_dir / f"worker-{index}"),
+            run_dir=PurePosixPath(run_dir),
+            index=index,
+        )
+
+    def _start_worker(self, request: TrainingRequest, host: AttachedHost, *, addresses: Sequence[str]) -> None:
+        launch = LaunchFolder(Path(host.launch_dir))
+        if not launch.is_running:
+            launch.give_environment(_own_environment(request, workers=len(addresses)))
+        question = Question(
+            "start",
+            index=host.index,
+            grace_seconds=self._stop_grace_seconds,
+            tf_config=_tf_config(addresses, index=host.index),
+            restarts=self._restarts,
+        )
+        question.answer(launch, RunFolder(Path(host.run_dir)), command=self._command(request, host))
+
+    def _command(self, request: TrainingRequest, host: AttachedHost) -> Sequence[str]:
+        data = request.data if request.streams else str(Path(request.data).resolve())
         return (
             *(self._python, "-m", "training_cluster.trainer"),
-            *("--run-dir", str(request.run_folder.path.resolve()), "--run-id", request.run_id),
+            *("--run-dir", str(host.run_dir), "--run-id", request.run_id),
             *("--model", request.model, "--trained-by", request.trained_by),
-            *("--config", str(request.config_path.resolve()), "--data", str(Path(request.data).resolve())),
+            *("--config", str(request.config_path.resolve()), "--data", data),
         )
 
 
-def _launch_folder(request: TrainingRequest) -> LaunchFolder:
-    return LaunchFolder(request.runs_dir.resolve() / ".launch" / request.run_id)
+def _own_environment(request: TrainingRequest, *, workers: int) -> dict[str, str]:
+    """Return what the trainer needs of this process' environment and a unit of the service manager does not get."""
+    keys = {key: value for key, value in os.environ.items() if key.startswith("AWS_")} if request.streams else {}
+    if workers == 1:
+        return keys
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    return {**keys, "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+
+
+def _addresses(attachment: Attachment) -> list[str]:
+    """Return where each worker listens; those of workers that run already stay."""
+    for host in attachment.hosts:
+        launch = LaunchFolder(Path(host.launch_dir))
+        if launch.is_running and launch.tf_config:
+            taken: list[str] = json.loads(launch.tf_config)["cluster"]["worker"]
+            if len(taken) == len(attachment.hosts):
+                return taken
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in attachment.hosts]
+        return [f"127.0.0.1:{listening.getsockname()[1]}" for listening in sockets]
+
+
+def _tf_config(addresses: Sequence[str], *, index: int) -> str:
+    if len(addresses) == 1:
+        return ""
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}})

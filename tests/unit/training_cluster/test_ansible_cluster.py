@@ -76,4 +76,4 @@ def test_a_host_without_pinned_keys_is_not_talked_to() -> None:
     )
 
     with pytest.raises(TrainingError, match="Set training_ssh_known_hosts"):
-        attachment.ssh()
+        attachment.chief.ssh()

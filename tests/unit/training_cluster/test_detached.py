@@ -15,8 +15,10 @@ import pytest
 
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import TrainingState
-from training_cluster.hosts.detached import LaunchFolder, start_detached, stop_detached
-from training_cluster.hosts.host_side import main, observe, run_digests
+from training_cluster.hosts.detached import start_detached, stop_detached
+from training_cluster.hosts.host_side import main, run_digests
+from training_cluster.hosts.launch_folder import LaunchFolder
+from training_cluster.hosts.observation import observe
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def shell(script: str) -> list[str]:
 def test_a_command_runs_to_its_end_and_leaves_its_exit_code_and_words(launch: LaunchFolder) -> None:
     assert not launch.exists
 
-    assert start_detached(launch, shell("echo said; echo complained >&2; exit 3"), name="unit")
+    assert start_detached(launch, shell("echo said; echo complained >&2; exit 3"), name="unit", run_dir=launch.path)
     wait_for(lambda: not launch.is_running)
 
     assert launch.exists
@@ -54,10 +56,10 @@ def test_a_command_runs_to_its_end_and_leaves_its_exit_code_and_words(launch: La
 
 
 def test_a_running_command_is_not_started_again(launch: LaunchFolder) -> None:
-    assert start_detached(launch, ["sleep", "100"], name="unit")
+    assert start_detached(launch, ["sleep", "100"], name="unit", run_dir=launch.path)
     first = launch.launch_id
 
-    assert not start_detached(launch, ["sleep", "100"], name="unit")
+    assert not start_detached(launch, ["sleep", "100"], name="unit", run_dir=launch.path)
 
     assert launch.is_running
     assert launch.launch_id == first
@@ -78,7 +80,12 @@ def test_of_starts_at_the_same_time_one_runs(launch: LaunchFolder, tmp_path: Pat
 
 def test_a_stopped_command_may_end_in_its_own_way(launch: LaunchFolder, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    start_detached(launch, shell(f"trap 'exit 75' TERM; touch {ready}; while :; do sleep 0.02; done"), name="unit")
+    start_detached(
+        launch,
+        shell(f"trap 'exit 75' TERM; touch {ready}; while :; do sleep 0.02; done"),
+        name="unit",
+        run_dir=launch.path,
+    )
     wait_for(ready.exists)
 
     assert stop_detached(launch, grace_seconds=30)
@@ -89,7 +96,9 @@ def test_a_stopped_command_may_end_in_its_own_way(launch: LaunchFolder, tmp_path
 
 def test_a_command_that_does_not_end_is_killed_with_its_children(launch: LaunchFolder, tmp_path: Path) -> None:
     child = tmp_path / "child"
-    start_detached(launch, shell(f"trap '' TERM; sleep 100 & echo $! > {child}; wait; wait"), name="unit")
+    start_detached(
+        launch, shell(f"trap '' TERM; sleep 100 & echo $! > {child}; wait; wait"), name="unit", run_dir=launch.path
+    )
     wait_for(lambda: child.exists() and child.read_text() != "")
 
     stop_detached(launch, grace_seconds=0.1)
@@ -99,13 +108,15 @@ def test_a_command_that_does_not_end_is_killed_with_its_children(launch: LaunchF
 
 
 def test_a_command_whose_supervisor_was_killed_still_counts_as_running(launch: LaunchFolder, tmp_path: Path) -> None:
-    start_detached(launch, shell(f"echo $PPID > {tmp_path / 'supervisor'}; exec sleep 100"), name="unit")
+    start_detached(
+        launch, shell(f"echo $PPID > {tmp_path / 'supervisor'}; exec sleep 100"), name="unit", run_dir=launch.path
+    )
     wait_for(lambda: (tmp_path / "supervisor").exists() and (tmp_path / "supervisor").read_text() != "")
 
     os.kill(int((tmp_path / "supervisor").read_text()), signal.SIGKILL)
 
     assert launch.is_running
-    assert not start_detached(launch, ["true"], name="unit")
+    assert not start_detached(launch, ["true"], name="unit", run_dir=launch.path)
     stop_detached(launch, grace_seconds=30)
     assert not launch.is_running
 
