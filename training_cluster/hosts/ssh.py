@@ -1,8 +1,9 @@
-"""One SSH connection to a training host: run a command, follow a log, fetch a directory, kill by pid file.
+"""One SSH connection to a training host: run a command, hear one, fetch a directory, reach a port.
 
 Its place in the flow: `attachment` asks training hosts how a run stands and fetches the run folder through
-here. Host keys are pinned: only a key that the known_hosts file names is accepted, none is ever
-added. paramiko's errors become ours here and nowhere else.
+here, `watch` hears what they say of themselves, `tensorboard` reaches a page there. Host keys are pinned:
+only a key that the known_hosts file names is accepted, none is ever added. paramiko's errors become ours
+here and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,8 @@ from artifact_sync.errors import SettingsError, TrainingError, TrustError
 from artifact_sync.records import Manifest
 from training_cluster.hosts.sftp_fetch import SftpFetch
 
-_CHUNK_BYTES = 1 << 20
+_SAID_BYTES = 65536
+_KEEPALIVE_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class SshTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect."""
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect, also from another thread than the one that waits for the host."""
         self._client.close()
 
     def run(self, command: Sequence[str], *, timeout_seconds: float = 60.0) -> CommandResult:
@@ -94,27 +99,39 @@ class SshTransport:
             code = stdout.channel.recv_exit_status()
         return CommandResult(code, said.decode(errors="replace"), complained.decode(errors="replace"))
 
-    def follow(
-        self, path: PurePosixPath, *, is_over: Callable[[], bool], poll_seconds: float = 1.0, offset_bytes: int = 0
-    ) -> Iterator[str]:
-        """Yield the lines of a growing file as they are written, until `is_over` and the file is read up.
+    def stream(self, command: Sequence[str], *, silence_seconds: float = 30.0) -> Generator[str, None, None]:
+        """Yield the lines that `command` prints on the host, until it ends or the caller closes the iterator.
 
-        Nothing is started on the host, so nothing is left there when the connection breaks.
+        Its input ends with the connection: a command that reads it learns that nobody listens any more.
+
+        Raises:
+            TrainingError: the connection broke, nothing came for `silence_seconds`, or the command failed.
         """
-        pending = b""
-        with self._translated(f"follow {path}"), self._client.open_sftp() as sftp:
-            while True:
-                ends_now = is_over()
-                data = _read_from(sftp, path, offset_bytes)
-                offset_bytes += len(data)
-                *lines, pending = (pending + data).split(b"\n")
-                yield from (line.decode(errors="replace") for line in lines)
-                if ends_now:
-                    break
-                if not data:
-                    time.sleep(poll_seconds)
-        if pending:
-            yield pending.decode(errors="replace")
+        with self._translated(f"hear `{command[0]}`"):
+            stdin, stdout, stderr = self._client.exec_command(shlex.join(command), timeout=silence_seconds)
+            try:
+                for line in stdout:
+                    yield line.rstrip("\n")
+                code = stdout.channel.recv_exit_status()
+                said = stderr.read(_SAID_BYTES).decode(errors="replace").strip() if code else ""
+            finally:
+                stdin.channel.close()
+        if code:
+            raise TrainingError(
+                f"Host {self.host.name}: `{' '.join(command[:4])} …` ended with exit code {code}: {said[-300:]}"
+            )
+
+    def dial(self, address: str, port: int) -> paramiko.Channel:
+        """Return a connection from the host to a port that it can reach, its own loopback included.
+
+        Raises:
+            TrainingError: nothing listens there, or the host forbids it.
+        """
+        with self._translated(f"reach {address}:{port} from there"):
+            transport = self._client.get_transport()
+            if transport is None:
+                raise paramiko.SSHException("not connected")
+            return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=15.0)
 
     def fetch_directory(
         self,
@@ -140,14 +157,6 @@ class SshTransport:
             fetch = SftpFetch(sftp, remote, local, host=self.host.name)
             return fetch.run(manifest, last=last, progress=progress)
 
-    def kill(self, pid_file: PurePosixPath, *, signal_name: str = "TERM") -> bool:
-        """Send a signal to the process group that a pid file names; return whether there was one.
-
-        Closing a connection leaves its command running: this is how one is ended.
-        """
-        script = f'pid=$(cat {shlex.quote(str(pid_file))}) && kill -s {signal_name} -- "-$pid"'
-        return self.run(["sh", "-c", script]).exit_code == 0
-
     def _connect(self) -> None:
         host = self.host
         try:
@@ -170,6 +179,7 @@ class SshTransport:
                 banner_timeout=host.timeout_seconds,
                 auth_timeout=host.timeout_seconds,
             )
+            self._keep_alive()
         except paramiko.BadHostKeyException as error:
             raise _changed_key(host, error) from error
         except paramiko.AuthenticationException as error:
@@ -182,6 +192,12 @@ class SshTransport:
                 f"Host {host.name} cannot be reached at {host.address}:{host.port} ({_cause(error)}). "
                 "A training that runs there goes on without us; try again when the host answers."
             ) from error
+
+    def _keep_alive(self) -> None:
+        # A firewall forgets a connection over which nothing is said.
+        transport = self._client.get_transport()
+        if transport is not None:
+            transport.set_keepalive(_KEEPALIVE_SECONDS)
 
     @contextmanager
     def _translated(self, act: str) -> Iterator[None]:
@@ -221,12 +237,3 @@ def _fingerprint(key: paramiko.PKey) -> str:
 
 def _cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _read_from(sftp: paramiko.SFTPClient, path: PurePosixPath, offset_bytes: int) -> bytes:
-    try:
-        with sftp.open(str(path), "rb") as stream:
-            stream.seek(offset_bytes)
-            return stream.read(_CHUNK_BYTES)
-    except FileNotFoundError:
-        return b""

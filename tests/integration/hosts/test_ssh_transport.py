@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import threading
+import time
+import urllib.request
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from artifact_sync.errors import CapacityError, IntegrityError, SettingsError, TrainingError, TrustError
 from artifact_sync.records import FileEntry, Manifest
+from training_cluster.hosts.port_forward import PortForward
 from training_cluster.hosts.ssh import SshHost, SshTransport
 
 
@@ -155,29 +158,42 @@ def test_a_folder_that_does_not_fit_is_not_begun(host: SshHost, tmp_path: Path) 
         transport.fetch_directory(PurePosixPath("/srv"), tmp_path / "local", manifest=huge)
 
 
-def test_a_growing_log_is_followed_to_its_end(host: SshHost, machine: Any) -> None:
-    writer = threading.Thread(target=machine.run, args=("for i in 1 2 3; do echo line $i; sleep 0.1; done > /tmp/log",))
-    writer.start()
+def test_a_command_is_heard_line_by_line_and_learns_when_nobody_listens_any_more(host: SshHost, machine: Any) -> None:
+    command = ["sh", "-c", "echo $$ > /tmp/heard; echo one; echo two; read -r line; echo left > /tmp/heard"]
 
+    with SshTransport(host) as transport, closing(transport.stream(command)) as lines:
+        assert [next(lines), next(lines)] == ["one", "two"]
+        assert machine.run("cat /tmp/heard").stdout != "left\n"
+
+    for _ in range(100):
+        if machine.run("cat /tmp/heard").stdout == "left\n":
+            return
+        time.sleep(0.05)
+    pytest.fail("the command still waits for its input")
+
+
+def test_a_command_that_fails_or_falls_silent_while_it_is_heard_is_told(host: SshHost) -> None:
     with SshTransport(host) as transport:
-        lines = list(
-            transport.follow(PurePosixPath("/tmp/log"), is_over=lambda: not writer.is_alive(), poll_seconds=0.02)
-        )
-
-    writer.join()
-    assert lines == ["line 1", "line 2", "line 3"]
+        with pytest.raises(TrainingError, match=r"ended with exit code 3: no such run"):
+            list(transport.stream(["sh", "-c", "echo no such run >&2; exit 3"]))
+        with pytest.raises(TrainingError, match="could not hear `sleep`"):
+            list(transport.stream(["sleep", "5"], silence_seconds=0.2))
 
 
-def test_a_process_group_is_killed_by_its_pid_file(host: SshHost, machine: Any) -> None:
-    group = "setsid --fork sh -c 'echo $$ > /tmp/pid; sleep 1000 & wait' </dev/null >/dev/null 2>&1"
-    started = machine.run(f"{group}; until pgrep -f '^sleep 1000' >/dev/null; do sleep 0.02; done", user="trainer")
-    assert started.returncode == 0
-
-    with SshTransport(host) as transport:
-        assert transport.kill(PurePosixPath("/tmp/pid"), signal_name="KILL")
-        assert not transport.kill(PurePosixPath("/tmp/no-pid"))
-
-    assert machine.run("pgrep -f '^sleep 1000'").stdout == ""
+def test_a_port_here_leads_to_a_port_of_the_hosts_loopback(host: SshHost, machine: Any, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "big").write_bytes(bytes(range(256)) * 4096)
+    machine.copy(tmp_path / "pages", "/srv/pages")
+    serve = "import http.server as h, functools as f; s = h.HTTPServer(('127.0.0.1', 0), f.partial("
+    serve += "h.SimpleHTTPRequestHandler, directory='/srv/pages')); print(s.server_port, flush=True); s.serve_forever()"
+    with SshTransport(host) as transport, closing(transport.stream(["python3", "-c", serve])) as lines:
+        with PortForward(transport, remote_port=int(next(lines))) as forward:
+            address = f"http://127.0.0.1:{forward.port}"
+            assert urllib.request.urlopen(f"{address}/big", timeout=10).read() == bytes(range(256)) * 4096
+            with pytest.raises(SettingsError, match=f"Port {forward.port} of this machine cannot be used"):
+                PortForward(transport, remote_port=1, local_port=forward.port).__enter__()
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(address, timeout=10)
 
 
 def test_a_host_that_loses_power_in_the_middle_is_told(host: SshHost, lab: Any, tmp_path: Path) -> None:
