@@ -3,6 +3,8 @@
 Its place in the flow: the trainer saves here between steps and restores from here when it starts.
 One file holds all variables, the optimizer's included, so one rename makes a checkpoint exist whole.
 `restore` believes only what its digest confirms and goes back to the older one when it does not.
+The checkpoint with the best weights so far keeps a second name, `best.checkpoint`: no byte is written
+twice, and it stays when its step is no longer among the last two.
 
 Layout of a file: magic line, length of the header as 8 bytes little-endian, header (canonical
 JSON), the arrays' bytes in C order one after the other, SHA-256 of all before it as 32 bytes.
@@ -29,6 +31,8 @@ from artifact_sync.errors import IntegrityError, RefusedError
 _MAGIC = b"liftgate.checkpoint/1\n"
 _DIGEST_BYTES = 32
 _KEPT = 2
+_BEST = "best.checkpoint"
+_LISTINGS = 5
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -60,7 +64,7 @@ class CheckpointFolder:
     def save(self, arrays: Arrays, *, step: int, state: Mapping[str, Any] = MappingProxyType({})) -> Path:
         """Write a checkpoint durably, then remove all but the newest two; return its path."""
         self.path.mkdir(parents=True, exist_ok=True)
-        target = self.path / f"step-{step:010d}.checkpoint"
+        target = self.path / _name(step)
         with temporary_file(self.path) as (temporary, stream):
             digest = hashlib.sha256()
             for piece in _pieces(Checkpoint(step, arrays, self.binding, state)):
@@ -74,30 +78,41 @@ class CheckpointFolder:
         self._remove_old(keep_from=target)
         return target
 
-    def steps(self) -> tuple[int, ...]:
-        """Return the steps of the checkpoints that verify, ascending."""
-        return tuple(checkpoint.step for checkpoint in reversed(list(self._whole())))
+    def restore(self) -> Checkpoint | None:
+        """Return the newest checkpoint whose digest is right; None when there is none.
 
-    def restore(self, *, step: int | None = None) -> Checkpoint | None:
-        """Return the newest checkpoint whose digest is right, or the one of `step`; None when there is none.
+        Another process may save here at the same time, and so remove what is about to be read.
 
         Raises:
             RefusedError: it belongs to another configuration or other data.
         """
-        for checkpoint in self._whole():
-            if step is not None and checkpoint.step != step:
-                continue
-            if dict(checkpoint.binding) != self.binding:
-                raise RefusedError(_other_run(self.path, found=checkpoint.binding, expected=self.binding))
-            return checkpoint
+        for _ in range(_LISTINGS):
+            paths = sorted(self.path.glob("step-*.checkpoint"), reverse=True)
+            found = next((checkpoint for path in paths if (checkpoint := _whole(path))), None)
+            if found is not None or not paths or all(path.exists() for path in paths):
+                return self._own(found)
         return None
 
-    def _whole(self) -> Iterator[Checkpoint]:
-        for path in sorted(self.path.glob("step-*.checkpoint"), reverse=True):
-            try:
-                yield read_checkpoint(path)
-            except IntegrityError:
-                continue
+    def keep_best(self, step: int) -> None:
+        """Give the checkpoint of `step`, which was just saved, the name under which it outlives the next two."""
+        temporary = self.path / f"{TEMPORARY_PREFIX}{_BEST}"
+        temporary.unlink(missing_ok=True)
+        os.link(self.path / _name(step), temporary)
+        temporary.replace(self.path / _BEST)
+        fsync_directory(self.path)
+
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint that was kept as the best; None when there is none or its digest is wrong.
+
+        Raises:
+            RefusedError: it belongs to another configuration or other data.
+        """
+        return self._own(_whole(self.path / _BEST))
+
+    def _own(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        if checkpoint is not None and dict(checkpoint.binding) != self.binding:
+            raise RefusedError(_other_run(self.path, found=checkpoint.binding, expected=self.binding))
+        return checkpoint
 
     def _remove_old(self, *, keep_from: Path) -> None:
         # Only files older than the one just written go: whatever happened to it, two are left.
@@ -113,13 +128,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         IntegrityError: it is cut, changed, or not a checkpoint.
     """
-    data = path.read_bytes()
+    data = memoryview(path.read_bytes())
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if not body.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+    if body[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != digest:
         raise IntegrityError(f"Checkpoint {path} refused: its bytes are not what its digest says.")
     offset = len(_MAGIC) + 8
     header_bytes = int.from_bytes(body[len(_MAGIC) : offset], "little")
-    header = json.loads(body[offset : offset + header_bytes])
+    header = json.loads(bytes(body[offset : offset + header_bytes]))
     offset += header_bytes
     arrays: dict[str, npt.NDArray[Any]] = {}
     for entry in header["arrays"]:
@@ -128,6 +143,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         arrays[entry["name"]] = np.frombuffer(body, dtype=dtype, count=count, offset=offset).reshape(shape)
         offset += count * dtype.itemsize
     return Checkpoint(step=header["step"], arrays=arrays, binding=header["binding"], state=header.get("state", {}))
+
+
+def _name(step: int) -> str:
+    return f"step-{step:010d}.checkpoint"
+
+
+def _whole(path: Path) -> Checkpoint | None:
+    try:
+        return read_checkpoint(path)
+    except (IntegrityError, FileNotFoundError):
+        return None
 
 
 def _pieces(checkpoint: Checkpoint) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,18 @@ def test_a_second_trainer_of_the_same_run_is_refused(training: Any) -> None:
     finally:
         os.close(first)
     assert sorted(path.name for path in folder.path.iterdir()) == [".trainer-0.lock"]
+
+
+def test_a_step_that_hangs_does_not_keep_the_one_who_asked_waiting() -> None:
+    # The main thread is stuck where Python runs no handler, as in a TensorFlow that waits for a lost host.
+    program = (
+        "import ctypes, os, signal, threading\n"
+        "from training_cluster.training.interruption import Interruption\n"
+        "with Interruption(patience_seconds=0.1).listening():\n"
+        "    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    ctypes.CDLL(None).pthread_mutex_lock(mutex := ctypes.create_string_buffer(64))\n"
+        "    ctypes.CDLL(None).pthread_mutex_lock(mutex)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 75, done.stderr
+    assert "goes on from the checkpoint before" in done.stderr

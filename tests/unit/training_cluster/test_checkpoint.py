@@ -118,3 +118,47 @@ def test_values_that_are_no_numbers_survive_too(tmp_path: Path) -> None:
     restored = folder.restore()
     assert restored is not None
     assert restored.arrays["odd"].tobytes() == np.array([math.nan, math.inf, -0.0], np.float32).tobytes()
+
+
+def test_the_best_outlives_the_next_two_and_is_written_once(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, binding=_BINDING)
+    assert folder.best() is None
+    saved = folder.save(_arrays(1), step=1)
+    folder.keep_best(1)
+    assert saved.stat().st_nlink == 2
+    for step in (2, 3, 4):
+        folder.save(_arrays(step), step=step)
+    best, newest = folder.best(), folder.restore()
+    assert best is not None
+    assert newest is not None
+    assert (best.step, best.arrays["model/kernel"][0, 0], newest.step) == (1, 1, 4)
+    folder.keep_best(4)
+    again = folder.best()
+    assert again is not None
+    assert again.step == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.checkpoint",
+        "step-0000000003.checkpoint",
+        "step-0000000004.checkpoint",
+    ]
+    (tmp_path / "best.checkpoint").write_bytes(b"damaged")
+    assert folder.best() is None
+
+
+def test_a_reader_takes_the_newer_one_when_what_it_saw_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, reader = (CheckpointFolder(tmp_path, binding=_BINDING) for _ in range(2))
+    trainer.save(_arrays(1), step=1)
+    read = Path.read_bytes
+
+    def overtaken(path: Path) -> bytes:
+        monkeypatch.setattr(Path, "read_bytes", read)
+        for step in (2, 3):
+            trainer.save(_arrays(step), step=step)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", overtaken)
+    found = reader.restore()
+    assert found is not None
+    assert found.step == 3

@@ -38,3 +38,17 @@ def test_a_half_line_of_a_killed_trainer_does_not_swallow_the_next(tmp_path: Pat
     lines = (tmp_path / "progress.jsonl").read_text().splitlines()
     assert lines[0] == '{"event": "st'
     assert json.loads(lines[1])["event"] == "resumed"
+
+
+def test_each_worker_has_a_file_and_a_full_disk_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = ManualClock(datetime(2026, 11, 20, 6, tzinfo=UTC))
+    log = ProgressLog(tmp_path, clock=clock, total_steps=100, index=2)
+    log.write("step", step=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["progress-2.jsonl"]
+    (tmp_path / "progress-2.jsonl").unlink()
+    # Writing there fails with ENOSPC.
+    (tmp_path / "progress-2.jsonl").symlink_to("/dev/full")
+    log.write("step", step=40)
+    assert [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()] == [20, 40]
