@@ -21,7 +21,7 @@ from artifact_sync.errors import InputError, LiftgateError, RefusedError
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import INTERRUPTED_EXIT_CODE
 from training_cluster.config.training_config import load_config
-from training_cluster.datasets.data_manifest import load_data_manifest, verify_shards
+from training_cluster.inputs.source import open_source
 from training_cluster.training.interruption import Interruption
 
 
@@ -62,12 +62,11 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
     if folder.run_id != task.run_id:
         raise InputError(f"Training refused: run {task.run_id} cannot lie in {task.run_dir}; the folder bears its id.")
     config = load_config(task.config_path)
-    manifest = load_data_manifest(Path(task.data))
-    verify_shards(Path(task.data), manifest)
+    source = open_source(task.data)
     # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
     from training_cluster.training.execution import Execution  # noqa: PLC0415
 
-    execution = Execution(task, config=config, manifest=manifest, clock=clock, interruption=interruption)
+    execution = Execution(task, config=config, source=source, clock=clock, interruption=interruption)
     with _only_trainer(task.run_dir, index=execution.workers.index):
         return execution.run()
 

@@ -8,7 +8,6 @@ and the last of them makes the run complete.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
@@ -22,9 +21,10 @@ from artifact_sync.records import RunRecord
 from artifact_sync.run_folder import RunFolder
 from training_cluster.config.tables import ExecutionTable
 from training_cluster.config.training_config import TrainingConfig
-from training_cluster.datasets.data_manifest import DataManifest
 from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run
-from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
+from training_cluster.inputs.pipeline import validation_batches
+from training_cluster.inputs.source import DataSource
+from training_cluster.inputs.split import ExampleSplit
 from training_cluster.runs.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
 from training_cluster.training.interruption import Interruption
 from training_cluster.training.session import Surroundings, TrainingSession
@@ -45,17 +45,17 @@ class Execution:
         task: TrainingTask,
         *,
         config: TrainingConfig,
-        manifest: DataManifest,
+        source: DataSource,
         clock: Clock,
         interruption: Interruption,
     ) -> None:
         self.task = task
         self.config = config
-        self.manifest = manifest
+        self.manifest = source.manifest
         self.clock = clock
         self.interruption = interruption
         self.folder = RunFolder(task.run_dir)
-        self.split = ExampleSplit(Path(task.data), manifest, config)
+        self.split = ExampleSplit(source, config)
         self.workers = _prepare(config.execution)
 
     def run(self) -> bool:

@@ -17,7 +17,10 @@ import tensorflow as tf
 from artifact_sync.records import InputContract
 from training_cluster.config.tables import OptimizationTable
 from training_cluster.config.training_config import TrainingConfig
-from training_cluster.inputs.pipeline import ExampleSplit, ReplicaShare, training_batches
+from training_cluster.inputs.meter import InputMeter
+from training_cluster.inputs.pipeline import training_batches
+from training_cluster.inputs.position import EpochPosition, ReplicaShare
+from training_cluster.inputs.split import ExampleSplit
 from training_cluster.networks.network import build_model
 from training_cluster.training.checkpoint import Arrays
 
@@ -51,15 +54,15 @@ class TrainingLoop:
             self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._replicated_step)
 
-    def batches(self, split: ExampleSplit, *, epoch: int, first_step: int) -> Iterator[Any]:
-        """Return an iterator over one epoch's batches, shared out over the replicas."""
+    def batches(self, split: ExampleSplit, *, position: EpochPosition, meter: InputMeter) -> Iterator[Any]:
+        """Return an iterator over the batches that are left of an epoch, shared out over the replicas."""
 
         def pipeline(context: Any) -> tf.data.Dataset:
             replicas = context.num_replicas_in_sync // context.num_input_pipelines
             share = ReplicaShare(context.num_input_pipelines, context.input_pipeline_id, replicas)
-            return training_batches(split, self.config, epoch=epoch, first_step=first_step, share=share)
+            return training_batches(split, self.config, position=position, share=share, meter=meter)
 
-        return iter(self.strategy.distribute_datasets_from_function(pipeline))
+        return meter.watch(self.strategy.distribute_datasets_from_function(pipeline))
 
     def step(self, batch: Any) -> tuple[Any, Any]:
         """Do one step; return mean loss and share of right answers over the global batch, as tensors."""
@@ -84,12 +87,12 @@ class TrainingLoop:
         yield from named_variables("model", self.model.variables)
         yield from named_variables("optimizer", self.optimizer.variables)
 
-    def _replicated_step(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
-        losses, correct = self.strategy.run(self._replica_step, args=(pixels, labels))
+    def _replicated_step(self, pixels: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+        losses, correct = self.strategy.run(self._replica_step, args=(pixels, labels, weights))
         total = tf.distribute.ReduceOp.SUM
         return self.strategy.reduce(total, losses, axis=None), self.strategy.reduce(total, correct, axis=None)
 
-    def _replica_step(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
+    def _replica_step(self, pixels: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
         batch_size = float(self.config.optimization.batch_size)
         smoothing = self.config.optimization.label_smoothing
         with tf.GradientTape() as tape:
@@ -98,12 +101,12 @@ class TrainingLoop:
                 labels, logits.shape[-1], 1.0 - smoothing + smoothing / logits.shape[-1], smoothing / logits.shape[-1]
             )
             # Gradients are summed over the replicas, so each divides by the global batch.
-            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / batch_size
+            loss = tf.reduce_sum(weights * tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / batch_size
             objective = loss + tf.add_n(self.model.losses) if self.model.losses else loss
         gradients = tape.gradient(objective, [variable.value for variable in self.model.trainable_variables])
         self.optimizer.apply(gradients, self.model.trainable_variables)
         right = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        return loss, tf.reduce_sum(right) / batch_size
+        return loss, tf.reduce_sum(weights * right) / batch_size
 
 
 class Predictor:

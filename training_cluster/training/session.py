@@ -18,7 +18,10 @@ from artifact_sync.run_folder import RunFolder
 from training_cluster.charts.events import TrainingEvents
 from training_cluster.config.training_config import TrainingConfig
 from training_cluster.datasets.data_manifest import DataManifest
-from training_cluster.inputs.pipeline import ExampleSplit, validation_batches
+from training_cluster.inputs.meter import InputMeter
+from training_cluster.inputs.pipeline import validation_batches
+from training_cluster.inputs.position import EpochPosition
+from training_cluster.inputs.split import ExampleSplit
 from training_cluster.training.checkpoint import CheckpointFolder
 from training_cluster.training.interruption import Interruption
 from training_cluster.training.loop import Predictor, TrainingLoop
@@ -133,8 +136,9 @@ class TrainingSession:
         """Train to the end of the epoch that `step` lies in; return False when asked to end before."""
         given, execution = self._given, self._given.config.execution
         epoch, first_step = divmod(self.step, given.split.steps_per_epoch)
+        position = EpochPosition(epoch).after(first_step, pipelines=given.workers.count)
         window = _Window(given.clock)
-        for batch in self._loop.batches(given.split, epoch=epoch, first_step=first_step):
+        for batch in self._loop.batches(given.split, position=position, meter=InputMeter()):
             window.add(*self._loop.step(batch))
             self.step += 1
             is_last = self.step % given.split.steps_per_epoch == 0

@@ -108,7 +108,7 @@ def test_a_run_that_was_cut_off_while_exporting_is_finished_without_training_aga
 
 
 def test_a_loss_that_is_no_number_ends_the_run_without_a_candidate(training: Any) -> None:
-    wild = "[optimization]\nepochs = 3\nbatch_size = 32\noptimizer = 'sgd'\nlearning_rate = 1e30\n"
+    wild = "[optimization]\nepochs = 3\nbatch_size = 32\noptimizer = 'sgd'\nlearning_rate = 1e38\n"
     task = _task(training, "wild", wild)
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf).*no candidate is written"):
         _train(task)
