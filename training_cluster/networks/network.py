@@ -1,12 +1,14 @@
-"""Networks by name: uint8 pixels in, logits out, normalisation inside.
+"""Networks: uint8 pixels in, logits out, normalisation inside.
 
 Its place in the flow: the trainer builds one from the configuration, the export builds the same one
-again and fills it with the trained weights. `ARCHITECTURES` is where a further network is entered.
+again and fills it with the trained weights. A model is a backbone and, after it, the layers called
+`HEAD_LAYERS`, which are all that is trained while the backbone is frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,66 +17,85 @@ from keras import layers
 from artifact_sync.errors import SettingsError
 from artifact_sync.records import InputContract
 from training_cluster.config.tables import ModelTable
+from training_cluster.networks.backbones import build_backbone
+from training_cluster.networks.builder import own_builder
+from training_cluster.networks.sizes import refuse_other_sizes
 
-Network = Callable[[Any, ModelTable, int], Any]
-"""Takes normalised float32 pixels [n, h, w, c] in -1 to 1, the table, the number of classes; returns logits."""
+HEAD_LAYERS = ("dense", "dropout", "logits")
+"""The names of the layers after the backbone, in a network of the user's own too."""
 
 
-def build_model(table: ModelTable, *, contract: InputContract, class_count: int) -> keras.Model:
+def build_model(
+    table: ModelTable, *, contract: InputContract, class_count: int, number_format: str = "off"
+) -> keras.Model:
     """Return an untrained model: "pixels" uint8 [n, h, w, c] → logits float32 [n, class_count].
 
+    Args:
+        table: the configuration's [model].
+        contract: the shape of the pixels.
+        class_count: the number of labels.
+        number_format: of the activations: "off" (float32), "float16" or "bfloat16". Weights and logits
+            are float32 in each.
+
     Raises:
-        SettingsError: the network cannot take pictures of that size.
+        SettingsError: the network cannot take pictures of that size, or there is no such network.
     """
-    shape = (contract.height, contract.width, contract.channels)
-    pixels = keras.Input(shape, dtype="uint8", name="pixels")
-    normalised = layers.Rescaling(1 / 127.5, offset=-1.0, name="normalise")(pixels)
-    try:
-        logits = ARCHITECTURES[table.architecture](normalised, table, class_count)
-    except ValueError as error:
+    refuse_other_sizes(table, contract)
+    pixels = keras.Input((contract.height, contract.width, contract.channels), dtype="uint8", name="pixels")
+    with _activations_in(number_format):
+        if ":" in table.architecture:
+            logits = _own_logits(pixels, table, class_count)
+        else:
+            logits = _head(build_backbone(table, pixels), table, class_count)
+    # Layers that compute in 16 bits must not hand on 16 bits, whatever a builder did.
+    logits = layers.Activation("linear", dtype="float32", name="scores")(logits)
+    model = keras.Model(pixels, logits, name="classifier")
+    if table.frozen_epochs and not any(layer.name in HEAD_LAYERS and layer.weights for layer in model.layers):
         raise SettingsError(
-            f"Training refused: architecture {table.architecture} cannot take {shape} pixels: {error}"
-        ) from None
-    return keras.Model(pixels, logits, name=table.architecture.replace("-", "_"))
+            f"Training refused: model.frozen_epochs is {table.frozen_epochs}, but {table.architecture} has no layer "
+            f"called {', '.join(HEAD_LAYERS)}, so nothing would be trained. Name its last layers so."
+        )
+    return model
 
 
-def _small_cnn(pixels: Any, table: ModelTable, class_count: int) -> Any:
-    stage = pixels
-    for index, width in enumerate(table.widths):
-        size = 5 if index == 0 else 3
-        stage = layers.Conv2D(width, size, padding="same", activation="relu", name=f"conv_{index}")(stage)
-        stage = layers.MaxPooling2D(name=f"pool_{index}")(stage)
-    return _classes(layers.Flatten(name="flatten")(stage), table, class_count)
+def set_backbone_trainable(model: keras.Model, is_trainable: bool) -> None:
+    """Let a model's backbone learn or not; its normalisations keep their running means while it does not."""
+    for layer in model.layers:
+        if layer.name not in HEAD_LAYERS:
+            layer.trainable = is_trainable
 
 
-def _small_cnn_batchnorm(pixels: Any, table: ModelTable, class_count: int) -> Any:
-    stage = pixels
-    for index, width in enumerate(table.widths):
-        stage = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"conv_{index}")(stage)
-        stage = layers.BatchNormalization(momentum=table.batch_norm_momentum, name=f"norm_{index}")(stage)
-        stage = layers.ReLU(name=f"relu_{index}")(stage)
-        stage = layers.MaxPooling2D(name=f"pool_{index}")(stage)
-    return _classes(layers.Flatten(name="flatten")(stage), table, class_count)
-
-
-def _mobilenet_v2(pixels: Any, table: ModelTable, class_count: int) -> Any:
-    # A model as a layer, so that its hundred layers keep their own names.
-    backbone = keras.applications.MobileNetV2(
-        input_shape=pixels.shape[1:], alpha=table.width_multiplier, include_top=False, weights=None, pooling="avg"
-    )
-    return _classes(backbone(pixels), table, class_count)
-
-
-def _classes(features: Any, table: ModelTable, class_count: int) -> Any:
+def _head(features: Any, table: ModelTable, class_count: int) -> Any:
     if table.dense_units:
         features = layers.Dense(table.dense_units, activation="relu", name="dense")(features)
     if table.dropout:
         features = layers.Dropout(table.dropout, name="dropout")(features)
-    return layers.Dense(class_count, name="logits")(features)
+    return layers.Dense(class_count, dtype="float32", name="logits")(features)
 
 
-ARCHITECTURES: Mapping[str, Network] = {
-    "small-cnn": _small_cnn,
-    "small-cnn-batchnorm": _small_cnn_batchnorm,
-    "mobilenet-v2": _mobilenet_v2,
-}
+def _own_logits(pixels: Any, table: ModelTable, class_count: int) -> Any:
+    normalised = layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32", name="normalise")(pixels)
+    builder = own_builder(table.architecture)
+    try:
+        logits = builder(normalised, class_count=class_count, table=table)
+    # Code that is not ours may fail in any way.
+    except Exception as error:
+        raise SettingsError(
+            f"Training refused: {table.architecture} failed: {type(error).__name__}: {error}"
+        ) from error
+    shape = getattr(logits, "shape", None)
+    if shape != (None, class_count):
+        raise SettingsError(
+            f"Training refused: {table.architecture} must return logits of shape (None, {class_count}), not {shape}."
+        )
+    return logits
+
+
+@contextmanager
+def _activations_in(number_format: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if number_format == "off" else f"mixed_{number_format}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,6 +1,6 @@
-"""The training loop: one step over all replicas, the state of a training as arrays, predictions.
+"""The training loop: one step over all replicas, and the state of a training as arrays.
 
-Its place in the flow: the trainer drives it step by step and writes what it finds. It is our own
+Its place in the flow: the session drives it step by step and writes what it finds. It is our own
 because Keras' `fit` does not work under MultiWorkerMirroredStrategy.
 """
 
@@ -9,31 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from artifact_sync.errors import RefusedError, SettingsError
 from artifact_sync.records import InputContract
-from training_cluster.config.tables import OptimizationTable
 from training_cluster.config.training_config import TrainingConfig
 from training_cluster.inputs.meter import InputMeter
 from training_cluster.inputs.pipeline import training_batches
 from training_cluster.inputs.position import EpochPosition, ReplicaShare
 from training_cluster.inputs.split import ExampleSplit
-from training_cluster.networks.network import build_model
+from training_cluster.networks.network import build_model, set_backbone_trainable
+from training_cluster.training.averages import WeightAverages
 from training_cluster.training.checkpoint import Arrays
+from training_cluster.training.objective import Objective
+from training_cluster.training.optimizer import build_optimizer, forget_gradients
+from training_cluster.training.predictor import named_variables, served_weights
+from training_cluster.training.schedule import RateSchedule
 
 
 class TrainingLoop:
-    """A model and an optimizer under a strategy.
+    """A model, its optimizer and the averages of its weights under a strategy.
 
     Args:
         strategy: one device, all devices of a host, or several hosts.
         config: the training's configuration.
         contract: the shape of the pixels.
         class_count: the number of labels.
-        total_steps: the length of the learning rate's cosine.
+        total_steps: the length of the learning rate's schedule.
+        class_weights: how much an example of each class counts; none given means 1 for each.
     """
 
     def __init__(
@@ -44,18 +48,35 @@ class TrainingLoop:
         contract: InputContract,
         class_count: int,
         total_steps: int,
+        class_weights: Sequence[float] = (),
     ) -> None:
         self.strategy = strategy
         self.config = config
-        self.schedule = _schedule(config.optimization, total_steps)
+        self.schedule = RateSchedule.of(config, total_steps=total_steps)
+        self.steps_done = 0
+        self.is_frozen = False
+        table, execution = config.optimization, config.execution
         with strategy.scope():
-            self.model = build_model(config.model, contract=contract, class_count=class_count)
-            self.optimizer = _optimizer(config.optimization, self.schedule)
-            self.optimizer.build(self.model.trainable_variables)
-        self._step = tf.function(self._replicated_step)
+            self.model = build_model(
+                config.model, contract=contract, class_count=class_count, number_format=execution.mixed_precision
+            )
+            is_loss_scaled = execution.mixed_precision == "float16"
+            self.optimizer = build_optimizer(table, self.model.trainable_variables, is_loss_scaled=is_loss_scaled)
+            followed = named_variables("model", self.model.variables)
+            self._averages = WeightAverages(strategy, followed, decay=table.ema_decay) if table.ema_decay else None
+        self._statistics = [v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+        self._objective = Objective(self.model, self.optimizer, table, class_weights or [1.0] * class_count)
+        # Frozen and not are two graphs, and each is traced and compiled when it is first needed.
+        self._gradients = {
+            is_frozen: tf.function(self._objective.gradients, jit_compile=execution.is_compiled or None)
+            for is_frozen in (False, True)
+        }
+        self._ran: set[bool] = set()
+        self._steps = {is_frozen: tf.function(self._replicated_step) for is_frozen in (False, True)}
 
     def batches(self, split: ExampleSplit, *, position: EpochPosition, meter: InputMeter) -> Iterator[Any]:
         """Return an iterator over the batches that are left of an epoch, shared out over the replicas."""
+        self.set_frozen(position.epoch < self.config.model.frozen_epochs)
 
         def pipeline(context: Any) -> tf.data.Dataset:
             replicas = context.num_replicas_in_sync // context.num_input_pipelines
@@ -64,99 +85,122 @@ class TrainingLoop:
 
         return meter.watch(self.strategy.distribute_datasets_from_function(pipeline))
 
+    def set_frozen(self, is_frozen: bool) -> None:
+        """Train only the layers after the backbone from now on, or all of them again."""
+        if self.is_frozen and not is_frozen:
+            forget_gradients(self.optimizer)
+        self.is_frozen = is_frozen
+        set_backbone_trainable(self.model, not is_frozen)
+
     def step(self, batch: Any) -> tuple[Any, Any]:
-        """Do one step; return mean loss and share of right answers over the global batch, as tensors."""
-        loss, correct = self._step(*batch)
-        return loss, correct
+        """Do one step; return mean loss and share of right answers over the global batch, as tensors.
+
+        Raises:
+            SettingsError: the step cannot be compiled here.
+        """
+        rate = tf.constant(self.learning_rate(self.steps_done), tf.float32)
+        try:
+            loss, accuracy = self._steps[self.is_frozen](*batch, rate, tf.constant(self.steps_done, tf.float32))
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.NotFoundError) as error:
+            if self.config.execution.is_compiled and self.is_frozen not in self._ran:
+                raise SettingsError(_not_compiled(self.config, error)) from error
+            raise
+        self._ran.add(self.is_frozen)
+        self.steps_done += 1
+        return loss, accuracy
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0."""
-        return float(self.schedule(step))
+        return self.schedule.rate(step)
+
+    def histograms(self, batch: Any) -> Arrays:
+        """Return all weights and their gradients for a batch; with several workers all must call it at the same step.
+
+        The training goes on as if it had not been asked: means of normalisations and seeds are put back.
+        """
+        kept = [(variable, variable.numpy()) for variable in self.model.non_trainable_variables]
+        summed = tf.function(self._summed_gradients)(*batch)
+        for variable, value in kept:
+            variable.assign(value)
+        gradients = (self.strategy.experimental_local_results(gradient)[0].numpy() for gradient in summed)
+        trained = self.model.trainable_variables
+        found = {f"weights/{variable.path}": np.asarray(variable.numpy()) for variable in trained}
+        return found | {f"gradients/{variable.path}": value for variable, value in zip(trained, gradients, strict=True)}
 
     def arrays(self) -> Arrays:
-        """Return every variable by name; with several hosts all of them must call it at the same step."""
-        return {name: np.asarray(variable.numpy()) for name, variable in self._variables()}
+        """Return the whole state by name; with several hosts all of them must call it at the same step."""
+        own = {"loop/steps_done": np.asarray(self.steps_done), "loop/is_frozen": np.asarray(int(self.is_frozen))}
+        return own | {name: np.asarray(variable.numpy()) for name, variable in self._variables()}
+
+    def served_weights(self) -> Arrays:
+        """Return the weights that would be evaluated and exported now: averages where they are kept."""
+        averages = self._averages.named() if self._averages else ()
+        variables = [*named_variables("model", self.model.variables), *averages]
+        return served_weights({name: np.asarray(variable.numpy()) for name, variable in variables})
 
     def assign(self, arrays: Arrays) -> None:
-        """Set every variable from what `arrays` returned."""
+        """Set the whole state from what `arrays` returned.
+
+        Raises:
+            RefusedError: it is the state of another network or optimizer.
+        """
+        variables = dict(self._variables())
+        strangers = sorted({*variables, "loop/steps_done", "loop/is_frozen"} ^ set(arrays))
+        if strangers:
+            raise RefusedError(
+                f"Resuming refused: the checkpoint and this training differ in {len(strangers)} variables, "
+                f"{strangers[0]} for one. The code has changed since; train under another run id."
+            )
         with self.strategy.scope():
-            for name, variable in self._variables():
+            for name, variable in variables.items():
                 variable.assign(arrays[name])
+        self.steps_done = int(arrays["loop/steps_done"])
+        self.is_frozen = bool(arrays["loop/is_frozen"])
+        set_backbone_trainable(self.model, not self.is_frozen)
 
     def _variables(self) -> Iterator[tuple[str, Any]]:
         yield from named_variables("model", self.model.variables)
         yield from named_variables("optimizer", self.optimizer.variables)
+        if self._averages:
+            yield from self._averages.named()
 
-    def _replicated_step(self, pixels: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
-        losses, correct = self.strategy.run(self._replica_step, args=(pixels, labels, weights))
-        total = tf.distribute.ReduceOp.SUM
-        return self.strategy.reduce(total, losses, axis=None), self.strategy.reduce(total, correct, axis=None)
+    def _replicated_step(self, pixels: Any, labels: Any, weights: Any, rate: Any, step: Any) -> tuple[Any, Any]:
+        self.optimizer.learning_rate = rate
+        sums = self.strategy.run(self._replica_step, args=(pixels, labels, weights))
+        loss, right, count = tf.unstack(self.strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None))
+        if self._averages:
+            self._averages.follow(step)
+        return tf.math.divide_no_nan(loss, count), tf.math.divide_no_nan(right, count)
 
-    def _replica_step(self, pixels: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
-        batch_size = float(self.config.optimization.batch_size)
-        smoothing = self.config.optimization.label_smoothing
-        with tf.GradientTape() as tape:
-            logits = self.model(pixels, training=True)
-            targets = tf.one_hot(
-                labels, logits.shape[-1], 1.0 - smoothing + smoothing / logits.shape[-1], smoothing / logits.shape[-1]
-            )
-            # Gradients are summed over the replicas, so each divides by the global batch.
-            loss = tf.reduce_sum(weights * tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / batch_size
-            objective = loss + tf.add_n(self.model.losses) if self.model.losses else loss
-        gradients = tape.gradient(objective, [variable.value for variable in self.model.trainable_variables])
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        right = tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32)
-        return loss, tf.reduce_sum(weights * right) / batch_size
+    def _replica_step(self, pixels: Any, labels: Any, weights: Any) -> Any:
+        gradients, sums = self._gradients[self.is_frozen](pixels, labels, weights)
+        self.optimizer.apply(self._over_replicas(gradients), self.model.trainable_variables)
+        return sums
 
+    def _over_replicas(self, gradients: Sequence[Any]) -> Sequence[Any]:
+        """Return the gradients' sums, and make the replicas' means of normalisations the same."""
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        # Each replica's normalisations saw its own part of the batch. Frozen ones saw nothing.
+        statistics = [] if self.is_frozen or replicas == 1 else self._statistics
+        means = [variable.value / replicas for variable in statistics]
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, *means])
+        for variable, mean in zip(statistics, summed[len(gradients) :], strict=True):
+            variable.assign(mean)
+        return list(summed[: len(gradients)])
 
-class Predictor:
-    """The trained model on this process's own device, for evaluation and export.
+    def _summed_gradients(self, pixels: Any, labels: Any, weights: Any) -> Any:
+        def replica(pixels: Any, labels: Any, weights: Any) -> Any:
+            gradients, _ = self._gradients[self.is_frozen](pixels, labels, weights)
+            return self._objective.unscaled(self._over_replicas(gradients))
 
-    With one replica it is the model in training itself. Else it is a copy, since a model that is
-    spread over replicas can only be called by all of them together.
-    """
-
-    def __init__(self, loop: TrainingLoop, *, contract: InputContract, class_count: int) -> None:
-        self._is_copy = loop.strategy.num_replicas_in_sync > 1
-        self.model = (
-            build_model(loop.config.model, contract=contract, class_count=class_count) if self._is_copy else loop.model
-        )
-        self._call = tf.function(lambda pixels: self.model(pixels, training=False), reduce_retracing=True)
-
-    def take(self, loop: TrainingLoop) -> None:
-        """Take over the weights as they are; with several workers all of them must call it at the same step."""
-        if self._is_copy:
-            arrays = loop.arrays()
-            for name, variable in named_variables("model", self.model.variables):
-                variable.assign(arrays[name])
-
-    def logits(self, batches: tf.data.Dataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the logits float32 [n, classes] and the labels int64 [n] of all batches."""
-        answers = [(self._call(pixels).numpy(), labels.numpy()) for pixels, labels in batches]
-        return np.concatenate([logits for logits, _ in answers]), np.concatenate([labels for _, labels in answers])
+        return self.strategy.run(replica, args=(pixels, labels, weights))
 
 
-def named_variables(owner: str, variables: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each variable with a name that is unique and the same in every process."""
-    for index, variable in enumerate(variables):
-        yield f"{owner}/{index:04d}/{variable.name}", variable
-
-
-def _schedule(table: OptimizationTable, total_steps: int) -> Any:
-    warmup_steps = round(total_steps * table.warmup_share)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup_steps else table.learning_rate,
-        decay_steps=max(1, total_steps - warmup_steps),
-        warmup_target=table.learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
+def _not_compiled(config: TrainingConfig, error: tf.errors.OpError) -> str:
+    reasons = [line for line in error.message.splitlines() if "XLA" in line] or error.message.splitlines()[-1:]
+    way_out = " or execution.is_deterministic" if config.execution.is_deterministic else ""
+    return (
+        f"Training refused: XLA cannot compile {config.model.architecture} on this device: {reasons[0].strip()} "
+        f"Turn off execution.is_compiled{way_out}."
     )
-
-
-def _optimizer(table: OptimizationTable, schedule: Any) -> Any:
-    match table.optimizer:
-        case "adam":
-            return keras.optimizers.Adam(schedule)
-        case "adamw":
-            return keras.optimizers.AdamW(schedule, weight_decay=table.weight_decay)
-        case "sgd":
-            return keras.optimizers.SGD(schedule, momentum=table.momentum, nesterov=table.momentum > 0)

@@ -24,7 +24,8 @@ from training_cluster.inputs.position import EpochPosition
 from training_cluster.inputs.split import ExampleSplit
 from training_cluster.training.checkpoint import CheckpointFolder
 from training_cluster.training.interruption import Interruption
-from training_cluster.training.loop import Predictor, TrainingLoop
+from training_cluster.training.loop import TrainingLoop
+from training_cluster.training.predictor import Predictor
 from training_cluster.training.progress import ProgressLog
 from training_cluster.training.workers import Workers
 
@@ -71,7 +72,7 @@ class TrainingSession:
             total_steps=self.total_steps,
         )
         self.predictor = Predictor(
-            self._loop, contract=surroundings.manifest.contract, class_count=len(surroundings.manifest.labels)
+            config, contract=surroundings.manifest.contract, class_count=len(surroundings.manifest.labels)
         )
         self._checkpoints = CheckpointFolder(surroundings.folder.path / "checkpoints", binding=surroundings.binding)
         self._progress = ProgressLog(surroundings.folder.path, clock=surroundings.clock, total_steps=self.total_steps)
@@ -179,7 +180,7 @@ class TrainingSession:
 
     def _evaluate(self, events: TrainingEvents | None) -> None:
         given = self._given
-        self.predictor.take(self._loop)
+        self.predictor.take(self._loop.served_weights())
         if not given.workers.is_chief:
             return
         logits, truth = self.predictor.logits(validation_batches(given.split))
