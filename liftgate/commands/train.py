@@ -1,45 +1,72 @@
-"""`liftgate train`: starts a run on the cluster, or attaches to it, and follows it to its end."""
+"""`liftgate train`: starts a run on the cluster or attaches to it, shows it, ends it, or asks something of it."""
 
 from __future__ import annotations
 
 import secrets
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from artifact_sync.errors import TrainingError
+from artifact_sync.errors import NotFoundError, SettingsError, TrainingError
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, say
-from liftgate.progress import counting
 
 if TYPE_CHECKING:
-    from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
+    from liftgate.configuration import Settings
+    from training_cluster.cluster import Cluster, Spread, TrainingRequest, TrainingState
 
-_POLL_SECONDS = 1.0
+_SPREADS = ("device", "host", "hosts")
 
 
 @click.command("train")
 @click.option("--run-id", help="Names the run; the same id again attaches to it or resumes it. Default: a new one.")
+@click.option("--attach", metavar="RUN", help="Show a run that was started; starts nothing.")
 @click.option(
     "--training-config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="What to train, as TOML; default: [training] config_path.",
 )
 @click.option("--data", help="The dataset's folder, or s3://bucket/prefix; default: [training] data_dir.")
-@click.option("--follow/--no-follow", default=True, help="Wait for the end, or return when it is started.")
-@click.option("--stop", is_flag=True, help="Let the run write a checkpoint and end; it can be resumed.")
+@click.option(
+    "--on",
+    "spread",
+    type=click.Choice(_SPREADS),
+    default="host",
+    show_default=True,
+    help="One device, all devices of one host, or all hosts.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Without an inventory: processes on this machine that `--on hosts` divides the run among.",
+)
+@click.option("--follow/--no-follow", "is_followed", default=True, help="Wait for the end, or return when started.")
+@click.option("--logs", is_flag=True, help="Show the logs of all hosts as they grow, instead of the screen.")
+@click.option("--stop", "act", flag_value="stop", help="Let the run write a checkpoint and end; it can be resumed.")
+@click.option("--kill", "act", flag_value="kill", help="End the run at once, without a checkpoint.")
+@click.option(
+    "--profile", "profile_steps", type=click.IntRange(1, 1000), metavar="STEPS", help="Have it profile STEPS steps."
+)
+@click.option(
+    "--histograms", "act", flag_value="histograms", help="Have it record histograms of weights and gradients."
+)
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
+    *,
     run_id: str | None,
+    attach: str | None,
     training_config: Path | None,
     data: str | None,
-    follow: bool,
-    stop: bool,
+    spread: Spread,
+    workers: int | None,
+    is_followed: bool,
+    logs: bool,
+    act: str | None,
+    profile_steps: int | None,
     as_json: bool,
 ) -> None:
     """Train a model on the cluster, by the Ansible playbook ansible/playbooks/train.yml.
@@ -47,28 +74,47 @@ def command(
     The run goes on when this command ends or dies; the same run id attaches to it again.
     Exit code 75 means: interrupted at a checkpoint, run the same command again to go on.
     """
-    from training_cluster.cluster import INTERRUPTED_EXIT_CODE, TrainingRequest
+    from training_cluster.cluster import TrainingRequest
 
     site = Site.load(context.obj)
     settings = site.settings.training
+    named = _named_run(run_id, attach)
+    act = _one_act(act, profile_steps)
+    if act is not None and named is None:
+        raise SettingsError(f"Which run is --{act} for? Name it: --run-id or --attach.")
     request = TrainingRequest(
-        run_id=run_id or _new_run_id(),
+        run_id=named or _new_run_id(),
         model=site.settings.model,
         config_path=(training_config or settings.config_path).absolute(),
         data=data or str(settings.data_dir.absolute()),
         runs_dir=settings.runs_dir.absolute(),
         trained_by=settings.trained_by,
+        spread=spread,
     )
-    cluster = _cluster(settings.inventory)
-    if stop:
-        cluster.stop(request)
-        print_result(f"Run {request.run_id} is stopped.", {"run_id": request.run_id}, as_json=as_json)
+    cluster = _cluster(site.settings, workers=workers)
+    if act is not None:
+        _act(cluster, request, act=act, profile_steps=profile_steps, as_json=as_json)
         return
-    say(
-        f"Run {request.run_id}: starting, or attaching when it is there. TensorBoard reads {request.run_folder.events}."
-    )
-    cluster.start(request)
-    state = _follow(cluster, request) if follow else cluster.state(request)
+    if attach is None:
+        say(f"Run {request.run_id}: starting, or attaching when it is there.")
+        cluster.start(request)
+    state = cluster.state(request)
+    if state.status == "absent":
+        raise NotFoundError(f"There is nothing to show: {state.detail}. `liftgate train --run-id` starts a run.")
+    if is_followed and state.status == "running":
+        from liftgate.run_following import follow
+
+        say(f"`liftgate tensorboard {request.run_id}` shows its curves.")
+        state = follow(cluster, request, logs=logs)
+    _tell(context, cluster, request, state, as_json=as_json)
+
+
+def _tell(
+    context: click.Context, cluster: Cluster, request: TrainingRequest, state: TrainingState, *, as_json: bool
+) -> None:
+    """Print how the run stands; bring a complete one home first."""
+    from training_cluster.cluster import INTERRUPTED_EXIT_CODE
+
     if state.status == "failed":
         raise TrainingError(f"Run {request.run_id} failed: {state.detail}")
     if state.status == "complete":
@@ -88,11 +134,50 @@ def command(
         context.exit(INTERRUPTED_EXIT_CODE)
 
 
-def _cluster(inventory: Path | None) -> Cluster:
+def _act(cluster: Cluster, request: TrainingRequest, *, act: str, profile_steps: int | None, as_json: bool) -> None:
+    """End the run, or leave a wish with it."""
+    run_id = request.run_id
+    match act:
+        case "stop":
+            cluster.stop(request)
+            text = f"Run {run_id} is stopped."
+        case "kill":
+            cluster.kill(request)
+            text = f"Run {run_id} is killed; it goes on from its newest checkpoint when it is started again."
+        case "profile":
+            cluster.wish(request, "profile", steps=profile_steps or 0)
+            text = f"Run {run_id} will profile {profile_steps} steps; `liftgate tensorboard {run_id}` shows them."
+        case _:
+            cluster.wish(request, "histograms")
+            text = f"Run {run_id} will record histograms once; `liftgate tensorboard {run_id}` shows them."
+    print_result(text, {"run_id": run_id, "done": act}, as_json=as_json)
+
+
+def _named_run(run_id: str | None, attach: str | None) -> str | None:
+    if run_id is not None and attach is not None:
+        raise SettingsError("--attach names a run to look at and --run-id one to start: give one of them.")
+    return run_id or attach
+
+
+def _one_act(act: str | None, profile_steps: int | None) -> str | None:
+    if profile_steps is None:
+        return act
+    if act is not None:
+        raise SettingsError(f"--profile and --{act} are two things: give one of them.")
+    return "profile"
+
+
+def _cluster(settings: Settings, *, workers: int | None) -> Cluster:
+    inventory = settings.training.inventory
     if inventory is None:
         from training_cluster.hosts.local_cluster import LocalCluster
 
-        return LocalCluster()
+        return LocalCluster(workers=workers or 1)
+    if workers is not None:
+        raise SettingsError(
+            f"--workers is for this machine alone, and the inventory {inventory} says on which hosts is trained. "
+            "Leave it out."
+        )
     from training_cluster.hosts.ansible_cluster import AnsibleCluster
 
     return AnsibleCluster(inventory, progress=_say_step)
@@ -102,21 +187,6 @@ def _say_step(step: str) -> None:
     # Ansible's own checks of a role's arguments are steps too, and say nothing to people.
     if "Validating arguments" not in step:
         say(f"  {step.rpartition(' : ')[2]}")
-
-
-def _follow(cluster: Cluster, request: TrainingRequest) -> TrainingState:
-    shown = ""
-    with counting("steps") as progress:
-        while True:
-            state = cluster.state(request)
-            if state.total_steps:
-                progress(state.step, state.total_steps)
-            if state.detail != shown and state.status == "running":
-                say(f"  {state.detail}")
-                shown = state.detail
-            if state.status != "running":
-                return state
-            time.sleep(_POLL_SECONDS)
 
 
 def _new_run_id() -> str:

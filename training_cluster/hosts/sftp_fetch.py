@@ -49,35 +49,19 @@ class SftpFetch:
         missing = [entry for entry in manifest.files if not _is_there(self._local / entry.path, entry)]
         missing.sort(key=lambda entry: entry.path == last)
         missing_bytes = sum(entry.size_bytes for entry in missing)
-        _require_space(self._local, missing_bytes)
+        require_space(self._local, missing_bytes)
         partials = self._local / _PARTIAL_DIRECTORY
         partials.mkdir(exist_ok=True)
         moved, done = 0, manifest.size_bytes - missing_bytes
         for entry in missing:
-            moved += self._fetch_file(partials / entry.sha256, entry)
+            source = self._remote / entry.path
+            moved += append_rest(self._sftp, source, partials / entry.sha256, size_bytes=entry.size_bytes)
             self._check_digest(partials / entry.sha256, entry)
             _settle(partials / entry.sha256, self._local / entry.path)
             done += entry.size_bytes
             if progress is not None:
                 progress(done, manifest.size_bytes)
         shutil.rmtree(partials)
-        return moved
-
-    def _fetch_file(self, partial: Path, entry: FileEntry) -> int:
-        """Append to `partial` what it lacks, and return how many bytes that were."""
-        moved = 0
-        with partial.open("ab") as target, self._sftp.open(str(self._remote / entry.path), "rb") as source:
-            offset = target.tell()
-            source.seek(offset)
-            source.prefetch(entry.size_bytes, max_concurrent_requests=_CONCURRENT_READS)
-            while offset + moved < entry.size_bytes:
-                data = source.read(min(_CHUNK_BYTES, entry.size_bytes - offset - moved))
-                if not data:
-                    break
-                target.write(data)
-                moved += len(data)
-            target.flush()
-            os.fsync(target.fileno())
         return moved
 
     def _check_digest(self, partial: Path, entry: FileEntry) -> None:
@@ -94,6 +78,43 @@ class SftpFetch:
         )
 
 
+def append_rest(sftp: paramiko.SFTPClient, remote: PurePosixPath, partial: Path, *, size_bytes: int) -> int:
+    """Append to `partial` what it lacks of a remote file, durably, and return how many bytes that were.
+
+    Raises:
+        FileNotFoundError: the remote file is gone.
+    """
+    moved = 0
+    with sftp.open(str(remote), "rb") as source, partial.open("ab") as target:
+        offset = target.tell()
+        source.seek(offset)
+        source.prefetch(size_bytes, max_concurrent_requests=_CONCURRENT_READS)
+        while offset + moved < size_bytes:
+            data = source.read(min(_CHUNK_BYTES, size_bytes - offset - moved))
+            if not data:
+                break
+            target.write(data)
+            moved += len(data)
+        target.flush()
+        os.fsync(target.fileno())
+    return moved
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """Make a directory, and see that its disk has room.
+
+    Raises:
+        CapacityError: it has not.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(directory).free
+    if needed_bytes > free_bytes:
+        raise CapacityError(
+            f"Fetching into {directory} refused: {needed_bytes} bytes are needed and {free_bytes} are free. "
+            "Make room, or set runs_dir to a larger disk."
+        )
+
+
 def _settle(partial: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
@@ -107,13 +128,3 @@ def _is_there(path: Path, entry: FileEntry) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _require_space(directory: Path, needed_bytes: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    free_bytes = shutil.disk_usage(directory).free
-    if needed_bytes > free_bytes:
-        raise CapacityError(
-            f"Fetching into {directory} refused: {needed_bytes} bytes are needed and {free_bytes} are free. "
-            "Make room, or set runs_dir to a larger disk."
-        )

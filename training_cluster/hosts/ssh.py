@@ -22,7 +22,7 @@ import paramiko
 
 from artifact_sync.errors import SettingsError, TrainingError, TrustError
 from artifact_sync.records import Manifest
-from training_cluster.hosts.sftp_fetch import SftpFetch
+from training_cluster.hosts.sftp_fetch import SftpFetch, append_rest, require_space
 
 _SAID_BYTES = 65536
 _KEEPALIVE_SECONDS = 15
@@ -54,6 +54,15 @@ class CommandResult:
     exit_code: int
     stdout: str
     stderr: str
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the host; `changed_at` is in seconds of its clock."""
+
+    name: str
+    size_bytes: int
+    changed_at: int
 
 
 class SshTransport:
@@ -156,6 +165,35 @@ class SshTransport:
         with self._translated(f"fetch {remote}"), self._client.open_sftp() as sftp:
             fetch = SftpFetch(sftp, remote, local, host=self.host.name)
             return fetch.run(manifest, last=last, progress=progress)
+
+    def list_files(self, folder: PurePosixPath) -> tuple[RemoteFile, ...]:
+        """Return the files of a folder on the host; none when there is no such folder.
+
+        Raises:
+            TrainingError: the connection broke.
+        """
+        with self._translated(f"list {folder}"), self._client.open_sftp() as sftp:
+            try:
+                entries = sftp.listdir_attr(str(folder))
+            except FileNotFoundError:
+                return ()
+        return tuple(RemoteFile(entry.filename, entry.st_size or 0, entry.st_mtime or 0) for entry in entries)
+
+    def fetch_file(self, remote: PurePosixPath, partial: Path, *, size_bytes: int) -> bool:
+        """Append to `partial` what it lacks of a file on the host; return False when that is gone.
+
+        Raises:
+            CapacityError: the disk has no room for it.
+            TrainingError: the connection broke; calling again goes on.
+        """
+        have_bytes = partial.stat().st_size if partial.exists() else 0
+        require_space(partial.parent, size_bytes - have_bytes)
+        with self._translated(f"fetch {remote}"), self._client.open_sftp() as sftp:
+            try:
+                append_rest(sftp, remote, partial, size_bytes=size_bytes)
+            except FileNotFoundError:
+                return False
+        return True
 
     def _connect(self) -> None:
         host = self.host

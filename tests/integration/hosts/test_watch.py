@@ -1,19 +1,24 @@
-"""Hearing several hosts at once: what they say, one that is gone, one that comes back, and whose key is wrong."""
+"""A run that goes on elsewhere: its hosts heard at once, its checkpoint fetched, its curves shown here."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 
-from artifact_sync.errors import TrustError
-from training_cluster.hosts.attachment import AttachedHost
+from artifact_sync.errors import IntegrityError, TrainingError, TrustError
+from training_cluster.hosts.attachment import AttachedHost, Attachment
+from training_cluster.hosts.checkpoint_fetch import fetch_checkpoint
+from training_cluster.hosts.tensorboard import remote_board
 from training_cluster.hosts.watch import HostView, RunWatch
+from training_cluster.training.checkpoint import CheckpointFolder, read_checkpoint
 
 # A driver that says what nvidia-smi says of one GPU.
 _DRIVER = (
@@ -100,6 +105,58 @@ def test_hosts_are_heard_together_and_a_lost_one_holds_up_nobody(
             return
         time.sleep(0.05)
     pytest.fail("the report goes on on the host")
+
+
+def test_the_newest_checkpoint_comes_here_verified_and_from_another_host_when_the_chief_is_gone(
+    lab: Any, attached: Callable[..., AttachedHost], tmp_path: Path
+) -> None:
+    machine, into = lab.boot("gpu1"), tmp_path / "checkpoints"
+    here, there = tmp_path / "run", "/srv/liftgate/runs/r1/checkpoints"
+    folder = CheckpointFolder(here, binding={})
+    gone = attached(machine).model_copy(update={"name": "gpu0", "port": 1})
+    attachment = Attachment.of("r1", (gone, attached(machine, index=1)))
+    with pytest.raises(TrainingError, match="gpu0 cannot be reached"):
+        fetch_checkpoint(attachment, into)
+
+    first = folder.save({"w": np.arange(500_000)}, step=100)
+    machine.copy(here, there)
+    fetched = fetch_checkpoint(attachment, into)
+
+    assert fetched == into / first.name
+    assert read_checkpoint(fetched).step == 100
+    before = fetched.stat().st_ino
+    assert fetch_checkpoint(attachment, into) == fetched
+    assert fetched.stat().st_ino == before
+
+    # A fetch that was cut off goes on: what it has already is not asked for again, as its wrong bytes show.
+    second = folder.save({"w": np.arange(500_000)}, step=200)
+    machine.copy(here, there)
+    size, changed = machine.run(f"stat -c '%s %Y' {there}/{second.name}").stdout.split()
+    partial = into / f".{second.name}.{size}.{changed}.partial"
+    partial.write_bytes(b"x" * 1_000_000)
+    with pytest.raises(IntegrityError, match=r"step-0000000200\.checkpoint of host gpu1 refused"):
+        fetch_checkpoint(attachment, into)
+    partial.write_bytes(second.read_bytes()[:1_000_000])
+    assert fetch_checkpoint(attachment, into) == into / second.name
+    assert sorted(path.name for path in into.iterdir()) == [first.name, second.name]
+
+
+def test_the_curves_of_a_run_are_shown_here_and_nothing_stays_on_the_host(
+    lab: Any, attached: Callable[..., AttachedHost]
+) -> None:
+    machine = lab.boot("gpu1")
+    machine.run("mkdir -p /srv/liftgate/runs/r1/events")
+
+    with remote_board(attached(machine), run_id="r1") as address:
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(f"{address}data/environment", timeout=30) as page:
+            assert "/srv/liftgate/runs/r1/events" in json.load(page)["data_location"]
+
+    for _ in range(100):
+        if not machine.run("pgrep -f hosts.board_progra[m]").stdout:
+            return
+        time.sleep(0.05)
+    pytest.fail("TensorBoard goes on on the host")
 
 
 def test_a_host_whose_key_is_not_pinned_is_not_asked_again(lab: Any, attached: Callable[..., AttachedHost]) -> None:
