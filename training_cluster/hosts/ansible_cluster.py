@@ -167,6 +167,7 @@ class AnsibleCluster:
             "training_run_config_path": str(request.config_path.absolute()),
             "training_run_data": request.data if request.streams else str(Path(request.data).absolute()),
             "training_run_runs_dir": str(request.runs_dir.absolute()),
+            "training_run_spread": request.spread,
             "training_run_until": "started",
             **self._variables,
         }

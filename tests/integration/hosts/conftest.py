@@ -96,7 +96,7 @@ def standin_command() -> list[str]:
     return [
         *["{{ training_run_python }}", str(_LAB / "standin_trainer.py")],
         *["--run-dir", "{{ training_run_dir }}", "--run-id", "{{ training_run_id }}"],
-        *["--model", "{{ training_run_model }}", "--config", "{{ training_run_launch_dir }}/config.toml"],
+        *["--model", "{{ training_run_model }}", "--config", "{{ training_run_config }}"],
         *["--data", "{{ training_run_host_data }}", "--trained-by", "{{ training_run_trained_by }}"],
     ]
 
@@ -106,10 +106,14 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
     """Return a function that makes a request with its files for the stand-in trainer."""
     from training_cluster.cluster import TrainingRequest
 
-    def make(run_id: str = "run-1", **config: int) -> TrainingRequest:
-        values = {"steps": 4, "fail_at": 0, "hold_at": 0, **config}
+    def make(
+        run_id: str = "run-1", *, steps: int = 4, fail_at: int = 0, hold_at: int = 0, spread: str = "host"
+    ) -> TrainingRequest:
         config_path = tmp_path / f"{run_id}.toml"
-        config_path.write_text("".join(f"{key} = {value}\n" for key, value in values.items()))
+        # How the stand-in reads a configuration.
+        config_path.write_text(
+            f"[optimization]\nepochs = {steps}\nearly_stopping_epochs = {hold_at}\n[model]\nfrozen_epochs = {fail_at}\n"
+        )
         data_dir = tmp_path / "data"
         data_dir.mkdir(exist_ok=True)
         (data_dir / "data_manifest.json").write_text('{"shards": 1}')
@@ -121,6 +125,7 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
             data=str(data_dir),
             runs_dir=tmp_path / "runs",
             trained_by="ann",
+            spread=spread,
         )
 
     return make

@@ -1,0 +1,57 @@
+"""What the hosts of one training must have alike, and in which order they are its workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+
+def training_host_differences(checked, max_clock_skew_seconds):
+    """Return for each host what it has otherwise than most of the others.
+
+    `checked` has for each host what training_host_preflight returned, with `gpus` beside it where they were counted.
+    """
+    failures = {host: [] for host in checked}
+    answers = {host: answer for host, answer in checked.items() if "alike" in answer}
+    values = {host: _alike(answer) for host, answer in answers.items()}
+    for name in sorted({name for found in values.values() for name in found}):
+        usual = Counter(found.get(name, "missing") for found in values.values()).most_common(1)[0][0]
+        others = [host for host, found in values.items() if found.get(name, "missing") == usual]
+        for host, found in values.items():
+            if found.get(name, "missing") != usual:
+                failures[host].append(
+                    f"{name} is {found.get(name, 'missing')} here and {usual} on {', '.join(others)}; make them equal"
+                )
+    skews = {host: answer["clock_skew_seconds"] for host, answer in answers.items()}
+    middle = median(skews.values()) if skews else 0
+    for host, skew in skews.items():
+        if abs(skew - middle) > max_clock_skew_seconds:
+            failures[host].append(
+                f"the clock is {skew - middle:+.0f} s off the other hosts'; start time synchronisation"
+            )
+    return failures
+
+
+def training_host_order(checked, spread):
+    """Return the hosts that train, the chief first: the host that has the most of the run, else the first."""
+    standings = {host: answer.get("standing", 0) for host, answer in checked.items()}
+    chief = max(standings, key=lambda host: standings[host])
+    if spread != "hosts":
+        return [chief]
+    return [chief, *[host for host in standings if host != chief]]
+
+
+def _alike(answer):
+    gpus = {"number of GPUs": str(answer["gpus"])} if "gpus" in answer else {}
+    return {name: value[:12] if name == "data" else value for name, value in answer["alike"].items()} | gpus
+
+
+class FilterModule:
+    """Ansible's way to name filters."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {
+            "training_host_differences": training_host_differences,
+            "training_host_order": training_host_order,
+        }
