@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
-from artifact_sync.errors import NotFoundError, TrainingError
+from artifact_sync.errors import IntegrityError, NotFoundError, TrainingError
 
 
 class FolderRanges:
@@ -19,6 +20,20 @@ class FolderRanges:
         self._directory = directory
         self._descriptors: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Look whether files are there with their sizes, without reading them.
+
+        Raises:
+            IntegrityError: names every file that is missing or of another size.
+        """
+        wrong = [f"{name}: {fault}" for name, size in sizes.items() if (fault := self._size_fault(name, size))]
+        if wrong:
+            raise IntegrityError(
+                f"The dataset in {self._directory} is not what its manifest says:\n  "
+                + "\n  ".join(wrong)
+                + "\nBuild it again, or copy it again."
+            )
 
     def read_whole(self, name: str) -> bytes:
         """Return a file's bytes.
@@ -50,6 +65,13 @@ class FolderRanges:
         except OSError as error:
             raise self._unreadable(name, error) from None
         return data
+
+    def _size_fault(self, name: str, size_bytes: int) -> str | None:
+        try:
+            found = (self._directory / name).stat().st_size
+        except OSError:
+            return "missing"
+        return None if found == size_bytes else f"{found} bytes instead of {size_bytes}"
 
     def _descriptor(self, name: str) -> int:
         with self._lock:

@@ -100,6 +100,7 @@ def open_source(data: str, *, cache_dir: Path | None = None) -> DataSource:
         ) from None
     if isinstance(manifest, IndexedDataManifest):
         blocks, examples = _index_files(ranges, manifest, where=data)
+        ranges.check_sizes({shard.path: shard.size_bytes for shard in manifest.shards})
     else:
         blocks, examples = walk_shards(directory, manifest)
     return DataSource(ranges, manifest=manifest, blocks=blocks, examples=examples)
