@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -26,9 +27,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(_TESTS).parts[0]
         if (_TESTS / folder).is_dir():
             item.add_marker(folder)
-        # Tests that share machines or a whole world run in one worker, one after another.
-        if folder == "e2e" or "hosts" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
+class _GroupScheduling(LoadScopeScheduling):
+    """Gives tests that share something dear to one worker, one after another.
+
+    That is a whole folder's machines, world or servers, or else a module's server, models or browser. The marks
+    of xdist are not read by its version 3.8 beside pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.parts[1] in ("unit", "faults"):
+            return nodeid
+        shares_folder = path.parts[1] == "e2e" or path.parent.name in ("hosts", "serving")
+        return (path.parent if shares_folder else path).as_posix()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Schedule whole groups where the command line asks for groups."""
+    return _GroupScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +81,8 @@ def _load(name: str) -> ModuleType:
 
 SignedSite = _load("signed_site").SignedSite
 EmergencySite = _load("emergency_site").EmergencySite
-# Imported by name in tests/faults, where site_sweep imports kill_lab.
-for _name in ("kill_lab", "site_sweep", "race_lab"):
+# Imported by name in tests/faults; site_sweep imports kill_lab and soak.
+for _name in ("soak", "kill_lab", "site_sweep", "race_lab"):
     _load(_name)
 
 
@@ -114,6 +132,19 @@ def training(training_lab: ModuleType, digits_dir: Path, tmp_path: Path) -> Any:
     config_path = tmp_path / "training.toml"
     config_path.write_text(training_lab.QUICK)
     return training_lab.Training(digits_dir, config_path, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def photo_tools() -> ModuleType:
+    """The module tests/photo_corpus.py: `picture`, `encoded`, `exif` and more."""
+    return _load("photo_corpus")
+
+
+@pytest.fixture(scope="session")
+def corpus(photo_tools: ModuleType) -> tuple[Any, ...]:
+    """Every kind of photo, good and hostile."""
+    kinds: tuple[Any, ...] = photo_tools.photo_corpus()
+    return kinds
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from kill_lab import Killer, KillingStore, in_child, was_killed
+from soak import Places, every
 
 from artifact_sync.durable import create_durably
 from artifact_sync.errors import RefusedError
@@ -16,32 +17,35 @@ from artifact_sync.store import ObjectStore
 from validation.approvals import approval, decisions
 
 _MOST_EFFECTS = 100
+EVERY = Places(first=1, step=1)
+STEP = 3
 
 Verb = Callable[[ObjectStore | None], object]
 
 
-def kills(site, verb: Verb) -> Iterator[int]:
-    """Kill `verb` before and after every effect, each time from the same start; yield the effect after each kill.
+def kills(site, verb: Verb, *, places: Places = EVERY) -> Iterator[int]:
+    """Kill `verb` before and after its effects, each time from the same start; yield the effect after each kill.
 
-    An effect is a write to the store or to the run folder. It ends when the verb ends by itself.
+    An effect is a write to the store or to the run folder, before and after it are two places. It ends when the verb
+    ends by itself.
     """
     _keep_start(site)
-    for effect in range(1, _MOST_EFFECTS):
-        for is_before in (True, False):
-            _restore_start(site)
-            if not was_killed(in_child(_killed(site, verb, Killer(effect=effect, is_before=is_before)))):
-                return
-            yield effect
+    for place in range(places.first, 2 * _MOST_EFFECTS, places.step):
+        _restore_start(site)
+        effect, is_before = (place + 1) // 2, place % 2 == 1
+        if not was_killed(in_child(_killed(site, verb, Killer(effect=effect, is_before=is_before)))):
+            return
+        yield effect
     raise AssertionError("the verb never ended")
 
 
 def sweep(site, verb: Verb, next_one: Callable[[int], None], *, ends_at: int) -> int:
-    """Kill `verb` at every effect; return how many kills there were.
+    """Kill `verb` at every third place, in a soak at every one; return how many kills there were.
 
     After each kill the newest release is the one from before or `ends_at`, and `next_one` is called with it.
     """
     before, count = visible(site), 0
-    for effect in kills(site, verb):
+    for effect in kills(site, verb, places=every(STEP)):
         count += 1
         found = visible(site)
         assert found in (before, ends_at), f"half-visible after effect {effect}"

@@ -24,7 +24,11 @@ import tempfile
 import threading
 from pathlib import Path
 
+import soak
+
 MOST_PLACES = 5_000
+# Of the scenario that has the fewest.
+FEWEST_PLACES = 400
 # Version 3 is served and must go back to 2.
 RETURNS = frozenset({"returned", "asked"})
 
@@ -294,7 +298,6 @@ def histories(root: Path, scenario: str, *, seed: int, count: int) -> dict[str, 
 
 def main() -> None:
     mode, scenario, *rest = sys.argv[1:]
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     memory = Path("/dev/shm")
     # Nothing here waits for a disk: a killed process loses nothing that it has written.
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
@@ -310,7 +313,12 @@ def main() -> None:
 
 def run_programs(*all_arguments: tuple[str, ...]) -> list[dict[str, int]]:
     programs = [
-        subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for arguments in all_arguments
     ]
     outputs = [(*program.communicate(), program.returncode) for program in programs]
@@ -319,37 +327,33 @@ def run_programs(*all_arguments: tuple[str, ...]) -> list[dict[str, int]]:
     return [json.loads(answer) for answer, _, _ in outputs]
 
 
+def sweeps(*scenarios: str, step: int) -> None:
+    """Sweep the scenarios at once, and see that each was killed as often as it should."""
+    places = [soak.every(step) for _ in scenarios]
+    programs = [("sweep", name, str(at.first), str(at.step)) for name, at in zip(scenarios, places, strict=True)]
+    for name, at, report in zip(scenarios, places, run_programs(*programs), strict=True):
+        print(f"{name}: {report['kills']} kills, {at}")
+        assert report["kills"] >= soak.fewest(FEWEST_PLACES, step=step)
+
+
 def test_a_tick_that_is_killed_anywhere_leaves_the_old_or_the_new_version_and_is_finished_by_the_next() -> None:
-    reports = run_programs(("sweep", "good", "1", "2"), ("sweep", "good", "2", "2"))
-    kills = sum(report["kills"] for report in reports)
-    print(f"killed at each of {kills} places")
-    assert kills > 500
+    sweeps("good", step=12)
 
 
 def test_no_kill_turns_a_release_that_fails_or_a_host_that_is_damaged_into_an_outage() -> None:
-    scenarios = ("broken", "damaged", "fallback")
-    firsts = [str(random.SystemRandom().randrange(1, 20)) for _ in scenarios]
-    reports = run_programs(*(("sweep", name, first, "20") for name, first in zip(scenarios, firsts, strict=True)))
-    for name, first, report in zip(scenarios, firsts, reports, strict=True):
-        print(f"{name}: {report['kills']} kills, every 20th place from {first}")
-        assert report["kills"] > 20
+    sweeps("broken", "damaged", "fallback", step=50)
 
 
 def test_no_kill_of_a_swap_or_of_a_return_ends_on_anything_but_a_good_version() -> None:
-    scenarios = ("swap", "swap-broken", "returned", "asked")
-    firsts = [str(random.SystemRandom().randrange(1, 12)) for _ in scenarios]
-    reports = run_programs(*(("sweep", name, first, "12") for name, first in zip(scenarios, firsts, strict=True)))
-    for name, first, report in zip(scenarios, firsts, reports, strict=True):
-        print(f"{name}: {report['kills']} kills, every 12th place from {first}")
-        assert report["kills"] > 20
+    sweeps("swap", "swap-broken", "returned", "asked", step=50)
 
 
 def test_ticks_that_are_killed_again_and_again_get_there_in_the_end() -> None:
-    seed = random.SystemRandom().randrange(2**32)
+    seed, count = random.SystemRandom().randrange(2**32), soak.rounds(4, soak=40)
     print(f"seed {seed}")
-    (report,) = run_programs(("histories", "good", str(seed), "10"))
+    (report,) = run_programs(("histories", "good", str(seed), str(count)))
     print(f"{report['histories']} histories, {report['kills']} kills")
-    assert report["kills"] > 10
+    assert report["kills"] >= count
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import soak
 from signed_site import SignedSite
 
 from artifact_sync.errors import LostRaceError, RefusedError
@@ -191,9 +192,10 @@ def run_races(make_site: Callable[[Path], Any], name: str, *, rounds: int, direc
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", RACES)
 def test_whoever_decides_at_once_is_counted_or_told(memory_path: Path, many_approvers_site, name: str) -> None:
-    counts = run_races(many_approvers_site, name, rounds=12, directory=memory_path)
+    rounds = soak.rounds(5, soak=20)
+    counts = run_races(many_approvers_site, name, rounds=rounds, directory=memory_path)
     print(f"{name}: {dict(counts)}")
-    assert counts.total() >= 12
+    assert counts.total() >= rounds
 
 
 @pytest.fixture

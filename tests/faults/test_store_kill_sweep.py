@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import soak
 
 from artifact_sync import directory_store, durable, manifest, pull, push, registry, transfer
 from artifact_sync.canonical import sha256_hex
@@ -125,23 +126,25 @@ def _trace(before_line: int) -> None:
     sys.settrace(trace)
 
 
-def sweep(root: Path, verb: str) -> dict[str, int]:
+def sweep(root: Path, verb: str, *, first: int, step: int) -> dict[str, int]:
     world = World(root)
     world.make_export()
     files = build_manifest(world.export)
     if verb == "pull":
         world.push(files)
     job, check = {"push": (world.push, world.check_pushed), "pull": (world.pull, world.check_pulled)}[verb]
-    for line in range(1, MOST_LINES):
+    kills = 0
+    for line in range(first, MOST_LINES, step):
         world.forget(bucket=verb == "push")
         has_completed = run_and_kill(lambda: job(files), before_line=line)
         world.check_no_half_state(files)
         if not has_completed:
+            kills += 1
             assert run_and_kill(lambda: job(files), before_line=None)
         check(files)
         world.check_no_half_state(files)
         if has_completed:
-            return {"kills": line - 1}
+            return {"kills": kills}
     raise AssertionError(f"{verb} did not complete within {MOST_LINES} lines")
 
 
@@ -167,7 +170,10 @@ def histories(root: Path, verb: str, *, seed: int, count: int) -> dict[str, int]
 
 
 def run_program(*arguments: str) -> dict[str, int]:
-    result = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -185,22 +191,23 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("verb", ["push", "pull"])
 def test_a_kill_before_any_line_leaves_nothing_half_done_and_the_next_run_finishes(verb: str, workspace: Path) -> None:
-    report = run_program("sweep", str(workspace), verb)
-    print(f"{verb}: killed before each of {report['kills']} lines")
-    assert report["kills"] > 100
+    at = soak.every(6)
+    report = run_program("sweep", str(workspace), verb, str(at.first), str(at.step))
+    print(f"{verb}: {report['kills']} kills, {at}")
+    assert report["kills"] >= soak.fewest(200, step=6)
 
 
 def test_a_job_that_is_killed_again_and_again_still_finishes(workspace: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    report = run_program("histories", str(workspace), "both", str(seed), "20")
+    report = run_program("histories", str(workspace), "both", str(seed), str(soak.rounds(6, soak=20)))
     print(f"{report['histories']} histories, {report['kills']} kills")
-    assert report["kills"] > 20
+    assert report["kills"] > 6
 
 
 if __name__ == "__main__":
     mode, root_argument, verb_argument, *rest = sys.argv[1:]
     if mode == "sweep":
-        print(json.dumps(sweep(Path(root_argument), verb_argument)))
+        print(json.dumps(sweep(Path(root_argument), verb_argument, first=int(rest[0]), step=int(rest[1]))))
     else:
         print(json.dumps(histories(Path(root_argument), verb_argument, seed=int(rest[0]), count=int(rest[1]))))

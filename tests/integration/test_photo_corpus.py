@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from artifact_sync.canonical import sha256_hex
 from artifact_sync.clock import ManualClock
@@ -28,16 +25,6 @@ from web.settings import WebSettings
 
 CONTRACT = InputContract(height=40, width=56, channels=3)
 CARD = ModelCard(1, ("even", "odd"), CONTRACT)
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    """Every kind of photo of tests/photo_corpus.py."""
-    path = Path(__file__).parents[1] / "photo_corpus.py"
-    spec = importlib.util.spec_from_file_location("photo_corpus", path)
-    module = sys.modules.setdefault("photo_corpus", importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module.photo_corpus()
 
 
 class WatchedServer:
@@ -73,7 +60,7 @@ def pixels_of_dataset(folder: Path, corpus) -> dict[str, bytes]:
         path.write_bytes(kind.data)
         photos.append(LabelledPhoto(path=path, label=CARD.labels[number % 2], source=f"folder:{path.name}"))
     manifest = build_dataset(
-        photos,
+        {"photos": photos},
         out_dir=folder / "dataset",
         contract=CONTRACT,
         excluded_sha256s=set(),

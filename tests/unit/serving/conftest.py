@@ -9,24 +9,6 @@ from types import ModuleType
 
 import pytest
 
-_CORPUS = Path(__file__).parents[2] / "photo_corpus.py"
-
-
-@pytest.fixture(scope="session")
-def photo_tools() -> ModuleType:
-    """The module tests/photo_corpus.py: `picture`, `encoded`, `exif` and more."""
-    spec = importlib.util.spec_from_file_location("photo_corpus", _CORPUS)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def corpus(photo_tools: ModuleType) -> tuple:
-    """Every kind of photo, good and hostile."""
-    return photo_tools.photo_corpus()
-
 
 @pytest.fixture(scope="session")
 def good_photos(corpus: tuple) -> tuple:

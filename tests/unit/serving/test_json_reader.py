@@ -49,8 +49,8 @@ class TestValues:
     def test_text_after_the_closing_brace_is_ignored(self, body: bytes) -> None:
         assert read_json(body) == {"a": 1}
 
-    def test_half_a_million_brackets_in_a_key_that_nobody_reads_are_accepted(self) -> None:
-        depth = 500_000
+    def test_a_hundred_thousand_brackets_in_a_key_that_nobody_reads_are_accepted(self) -> None:
+        depth = 100_000
         body = b'{"ignored": ' + b"[" * depth + b"]" * depth + b', "instances": [1]}'
         assert read_json(body)["instances"] == [1]
 
@@ -94,7 +94,7 @@ class TestErrors:
             (b'["\n"]', "Invalid encoding in string."),
             ('["é", x]'.encode(), "Invalid value. at offset: 7"),
             (b"\xff\xff", "Invalid value. at offset: 0"),
-            (b"[[[[" * 100_000, "Invalid value. at offset: 400000"),
+            (b"[[[[" * 25_000, "Invalid value. at offset: 100000"),
         ],
     )
     def test_what_is_no_json_is_refused_in_the_real_servers_words(self, body: bytes, message: str) -> None:

@@ -160,7 +160,7 @@ class TestRestInput:
         assert len(caught.value.message) < 500
 
     def test_nesting_without_end_is_refused(self) -> None:
-        for body in (b'{"instances": ' + b"[" * 500_000, b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}"):
+        for body in (b'{"instances": ' + b"[" * 100_000, b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}"):
             with pytest.raises(StatusError):
                 to_arrays(parse_body(body), signature(x=tfs_pb2.DT_FLOAT))
 

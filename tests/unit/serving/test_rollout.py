@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import soak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -455,7 +456,7 @@ def situations(draw: st.DrawFn) -> Situation:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=soak.rounds(120, soak=4000), deadline=None)
 @given(situations())
 def test_no_situation_leads_to_a_step_that_endangers_what_is_served(situation: Situation) -> None:
     step = plan(situation)
@@ -488,7 +489,7 @@ def test_no_situation_leads_to_a_step_that_endangers_what_is_served(situation: S
         assert not situation.live & set(step.versions)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=soak.rounds(60, soak=2000), deadline=None)
 @given(situations())
 def test_no_step_is_taken_twice_in_one_tick(situation: Situation) -> None:
     done: tuple = ()

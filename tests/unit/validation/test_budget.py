@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import soak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +151,7 @@ def test_it_is_spent_by_the_last_try_or_by_the_last_promotion() -> None:
         level_of(rules, history, is_first=False)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=soak.rounds(50, soak=500), deadline=None, derandomize=True)
 @given(data=st.data())
 def test_there_is_always_something_left_for_the_next_try(data: st.DataObject) -> None:
     tries = data.draw(st.integers(1, 40))

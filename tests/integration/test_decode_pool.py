@@ -115,11 +115,18 @@ def test_the_processor_limit_is_for_each_photo_and_not_for_the_childs_life(photo
     with DecodePool(workers=1, limits=PhotoLimits(cpu_seconds=1)) as small:
         small.decode(large, CONTRACT)
         process_id = small.process_ids[0]
-        results = list(small.decode_many([large] * 30, CONTRACT))
-        ticks = sum(int(part) for part in Path(f"/proc/{process_id}/stat").read_text().rsplit(")")[1].split()[11:13])
+        for _ in range(60):
+            small.decode(large, CONTRACT)
+            if processor_seconds(process_id) > 1.2:
+                break
+        else:
+            pytest.fail("so many photos take less time than one may take")
         assert small.process_ids == (process_id,)
-    assert not any(isinstance(result, PhotoError) for result in results)
-    assert ticks / os.sysconf("SC_CLK_TCK") > 1
+
+
+def processor_seconds(process_id: int) -> float:
+    ticks = Path(f"/proc/{process_id}/stat").read_text().rsplit(")")[1].split()[11:13]
+    return sum(int(part) for part in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def test_more_callers_than_may_wait_are_told_busy(photo_tools):
