@@ -22,6 +22,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pytest
+import soak
 import yaml
 
 from artifact_sync.durable import write_durably
@@ -33,6 +34,9 @@ EMBEDDED = (sys.executable, "-m", "serving.embedded_server")
 CLASSES, CLIENTS, REQUESTS = 5, 6, 300
 # As many bytes as a photo of 224 pixels has: more than HAProxy holds of a request, so only the client can ask again.
 PIXELS = np.zeros((2352, 8, 8, 1), np.uint8)
+
+# In a soak each host ends in both ways.
+ENDS = ((signal.SIGKILL, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 1), (signal.SIGTERM, 0))[: soak.rounds(2, soak=4)]
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="the balancer is HAProxy (Debian: haproxy)")
 
@@ -295,15 +299,14 @@ def test_no_request_is_lost_while_hosts_are_reloaded_killed_and_stopped_one_afte
             load.go_on()
         assert set(load.versions) == {1, 2}
         spread = balancer.answered()
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            for host in hosts:
-                host.end(number)
-                load.go_on()
-                balancer.wait_for(host.name, "DOWN")
-                host.start()
-                balancer.wait_for(host.name, "UP")
-                load.go_on()
-        for host in hosts:
+        for number, host in ENDS:
+            hosts[host].end(number)
+            load.go_on()
+            balancer.wait_for(hosts[host].name, "DOWN")
+            hosts[host].start()
+            balancer.wait_for(hosts[host].name, "UP")
+            load.go_on()
+        for host in hosts[: soak.rounds(1, soak=2)]:
             # A host that hangs takes connections and answers nothing.
             host.process.send_signal(signal.SIGSTOP)
             balancer.wait_for(host.name, "DOWN")
