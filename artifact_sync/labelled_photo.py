@@ -20,9 +20,14 @@ class LabelledPhoto:
         label: the class that a person gave it.
         source: where it came from, for messages: "folder:cat/0001.png", "photos.csv:17", "feedback:<id>".
         slices: further columns (device, site, lighting …) by name.
+        annotator: who gave the label, for messages; empty when nobody said.
+        origin: what it was taken of or with (a patient, a burst, a device); photos of one origin stay together when
+            examples are split. Empty when it shares its origin with no other.
     """
 
     path: Path
     label: str
     source: str
     slices: Mapping[str, str] = field(default_factory=dict)
+    annotator: str = ""
+    origin: str = ""

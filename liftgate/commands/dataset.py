@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from artifact_sync.errors import SettingsError
+from artifact_sync.errors import InputError, SettingsError
+from liftgate.commands.dataset_build import command as build
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, say
 from liftgate.progress import counting
 
 if TYPE_CHECKING:
     from artifact_sync.labelled_photo import LabelledPhoto
-    from artifact_sync.records import InputContract
     from validation.photos.holdout import HoldoutItem
-
-_SIZE = re.compile(r"^(?P<height>\d+)x(?P<width>\d+)x(?P<channels>[13])$")
-
-photos_option = click.option(
-    "--photos",
-    "sources",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    required=True,
-    help="A folder with one folder a class, or a CSV file with the columns path,label[,slice …]; repeatable.",
-)
 
 
 @click.group("dataset")
@@ -36,73 +24,18 @@ def command() -> None:
     """Build training shards; freeze a holdout."""
 
 
-@command.command("build")
-@photos_option
-@click.option("--out", type=click.Path(path_type=Path), help="The new dataset's folder; default: [training] data_dir.")
-@click.option(
-    "--size", default="224x224x3", show_default=True, help="HEIGHTxWIDTHxCHANNELS of what the model will see."
-)
-@click.option("--feedback/--no-feedback", default=True, help="Merge people's corrections from the bucket.")
-@click.option("--allow-rejects", default=0, show_default=True, help="How many unusable photos may be left out.")
-@json_option
-@click.pass_obj
-def build(
-    config_path: Path | None,
-    sources: tuple[Path, ...],
-    out: Path | None,
-    size: str,
-    feedback: bool,
-    allow_rejects: int,
-    as_json: bool,
-) -> None:
-    """Turn labelled photos into shards and a data manifest.
-
-    Photos of the holdout are kept out. Building again from the same photos finds the same dataset.
-    """
-    from training_cluster.datasets.build import build_dataset
-    from training_cluster.datasets.data_manifest import HashedDataManifest
-
-    site = Site.load(config_path)
-    contract = _contract(size)
-    target = out or site.settings.training.data_dir
-    photos = [*read_photos(sources), *(_corrections(site) if feedback else ())]
-    with counting("photos") as progress:
-        manifest = build_dataset(
-            photos,
-            out_dir=target,
-            contract=contract,
-            excluded_sha256s=_holdout_digests(site),
-            workers=site.settings.training.decode_workers,
-            progress=progress,
-            allowed_rejects=allow_rejects,
-        )
-    if not isinstance(manifest, HashedDataManifest):
-        say(
-            f"{target} was built before datasets held the looks of their photos, so near duplicates of the holdout "
-            "cannot be looked for. Build it into another folder to have them."
-        )
-    lines = [f"{manifest.count} examples in {len(manifest.shards)} shards of {size}: {target}"]
-    lines += [f"  {label}: {count}" for label, count in manifest.example_counts.items()]
-    lines.append(
-        f"{manifest.feedback_count} from people's corrections; left out: {len(manifest.excluded)} in the holdout, "
-        f"{len(manifest.duplicates)} twice, {len(manifest.rejects)} unusable"
-    )
-    lines.append(f"data manifest {manifest.sha256}")
-    document = {
-        "sha256": manifest.sha256,
-        "examples": manifest.count,
-        "shards": len(manifest.shards),
-        "example_counts": manifest.example_counts,
-        "feedback": manifest.feedback_count,
-        "excluded": len(manifest.excluded),
-        "duplicates": len(manifest.duplicates),
-        "rejects": len(manifest.rejects),
-    }
-    print_result("\n".join(lines), document, as_json=as_json)
+command.add_command(build)
 
 
 @command.command("freeze-holdout")
-@photos_option
+@click.option(
+    "--photos",
+    "sources",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    required=True,
+    help="A folder with one folder a class, or a CSV file with the columns path,label[,slice …]; repeatable.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The new holdout's folder; default: [validation] holdout_dir."
 )
@@ -141,7 +74,7 @@ def freeze(
     target = out or settings.validation.holdout_dir
     if target is None:
         raise SettingsError("No place for the holdout: give --out, or set [validation] holdout_dir.")
-    photos = read_photos(sources)
+    photos = _read_photos(sources)
     labels = sorted({photo.label for photo in photos})
     disputes: list[str] = []
     with DecodePool(workers=settings.validation.decode_workers) as decoder, counting("photos") as progress:
@@ -199,42 +132,18 @@ def _sides_text(sides: Mapping[str, int]) -> str:
     return f"{sides['open']} open, {sides['sealed']} sealed"
 
 
-def read_photos(sources: Sequence[Path]) -> list[LabelledPhoto]:
-    """Return the labelled photos of folders and CSV files, in the order given."""
+def _read_photos(sources: Sequence[Path]) -> list[LabelledPhoto]:
+    """Return the labelled photos of folders and CSV files, in order."""
+    from artifact_sync.labelled_photo import LabelledPhoto
     from training_cluster.datasets.readers import photos_from_csv, photos_from_folder
 
-    return [
-        photo
-        for source in sources
-        for photo in (photos_from_folder(source) if source.is_dir() else photos_from_csv(source))
-    ]
-
-
-def _corrections(site: Site) -> Sequence[LabelledPhoto]:
-    if site.settings.store is None:
-        say("No store is set: no corrections are merged.")
-        return ()
-    from artifact_sync.feedback import feedback_photos
-
-    return feedback_photos(site.registry, site.settings.training.data_dir.parent / "feedback-photos")
-
-
-def _holdout_digests(site: Site) -> frozenset[str]:
-    directory = site.settings.validation.holdout_dir
-    if directory is None or not directory.exists():
-        say("No holdout is set ([validation] holdout_dir): nothing is kept out of the training data.")
-        return frozenset()
-    from validation.photos.holdout import load_holdout
-
-    return load_holdout(directory).photo_sha256s
-
-
-def _contract(size: str) -> InputContract:
-    from artifact_sync.records import InputContract
-
-    match = _SIZE.match(size)
-    if match is None:
-        raise SettingsError(
-            f"--size {size} refused: write HEIGHTxWIDTHxCHANNELS with 1 or 3 channels, such as 224x224x3."
-        )
-    return InputContract.model_validate({name: int(value) for name, value in match.groupdict().items()})
+    photos: list[LabelledPhoto] = []
+    for source in sources:
+        for photo in photos_from_folder(source) if source.is_dir() else photos_from_csv(source):
+            if not isinstance(photo, LabelledPhoto):
+                raise InputError(
+                    f"Freezing refused: {photo.source} names {photo.url}, and a holdout is made of files on this "
+                    "machine. Fetch the photos first; `liftgate dataset build --holdout-share` does so for its part."
+                )
+            photos.append(photo)
+    return sorted(photos, key=lambda photo: (photo.source, photo.path))

@@ -134,15 +134,22 @@ class IndexedDataManifest(HashedDataManifest):
         blocks: the file of the blocks.
         examples: the file of what is known of each example.
         near_duplicates: photos that look nearly like another one of the shards; they are in the shards, in its group.
+            When there are very many, only the first are named.
+        near_duplicate_count: how many there are.
+        near_distance: in how many bits two looks may differ to be near.
         sources: digest, by the name it was given under, of each list of photos (folder, CSV, S3 prefix) read.
-        holdout_count: photos that the fixed rule put on the holdout's side instead.
+        holdout_share: share of the groups that a fixed rule puts on the holdout's side.
+        holdout_count: photos that it put there; they are not in the shards.
     """
 
     schema_name: ClassVar[str] = "liftgate.data-manifest/3"
     blocks: BlockFile
     examples: ExampleFile
     near_duplicates: tuple[LeftOut, ...]
+    near_duplicate_count: Annotated[int, Field(ge=0)] = 0
+    near_distance: Annotated[int, Field(ge=0)] = 4
     sources: dict[str, Sha256]
+    holdout_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     holdout_count: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from artifact_sync.records import InputContract
 from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
 from training_cluster.datasets.build import build_dataset
+from training_cluster.datasets.build_progress import BuildProgress
 from training_cluster.datasets.data_manifest import DataManifest, IndexedDataManifest, load_data_manifest, verify_shards
 from training_cluster.datasets.readers import photos_from_folder
 from training_cluster.datasets.sources import picture_hashes
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> tuple[LabelledPhoto, ...]:
         level = 60 if index % 2 == 0 else 160
         picture = random.integers(level, level + 60, (12, 10, 3), dtype=np.uint8)
         Image.fromarray(picture).save(directory / f"{index:02d}.png")
-    return photos_from_folder(tmp_path / "photos")
+    return tuple(sorted(photos_from_folder(tmp_path / "photos"), key=lambda photo: photo.path))
 
 
 def _records(directory: Path) -> list[bytes]:
@@ -46,19 +46,20 @@ def _records(directory: Path) -> list[bytes]:
 
 
 def test_shards_hold_the_very_pixels_of_the_photo_contract(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[BuildProgress] = []
     manifest = build_dataset(
-        photos,
+        {"photos": photos},
         out_dir=tmp_path / "set",
         contract=_CONTRACT,
         excluded_sha256s=set(),
         workers=2,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=seen.append,
     )
     verify_shards(tmp_path / "set", manifest)
     assert manifest.labels == ("dark", "light")
     assert manifest.example_counts == {"dark": 20, "light": 20}
-    assert seen[-1] == (40, 40)
+    ends = {told.stage: (told.done, told.total) for told in seen}
+    assert ends == {"listing": (40, None), "reading": (40, 40), "comparing": (0, None), "writing": (40, 40)}
     in_order = sorted((photo.path.read_bytes() for photo in photos), key=sha256_hex)
     records = _records(tmp_path / "set")
     assert len(records) == 40
@@ -68,7 +69,9 @@ def test_shards_hold_the_very_pixels_of_the_photo_contract(photos: tuple[Labelle
 
 
 def test_the_look_of_each_example_lies_beside_the_shards(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
-    manifest = build_dataset(photos, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set(), workers=2)
+    manifest = build_dataset(
+        {"photos": photos}, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set(), workers=2
+    )
     assert isinstance(manifest, IndexedDataManifest)
     found = picture_hashes(tmp_path / "set", manifest)
     assert found is not None
@@ -85,19 +88,23 @@ def test_a_dataset_from_before_there_were_hashes_is_found_again_as_it_is(
     photos: tuple[LabelledPhoto, ...], tmp_path: Path
 ) -> None:
     out_dir = tmp_path / "set"
-    built = build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    built = build_dataset({"photos": photos}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
     older = DataManifest.model_validate(built.model_dump(include=set(DataManifest.model_fields)))
     (out_dir / "data_manifest.json").write_bytes(older.to_json())
     for path in out_dir.glob("*.hashes"):
         path.unlink()
-    assert build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == older
+    assert build_dataset({"photos": photos}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == older
 
 
 def test_the_same_photos_give_the_same_digest_in_any_order_with_any_workers(
     photos: tuple[LabelledPhoto, ...], tmp_path: Path
 ) -> None:
-    one = build_dataset(photos, out_dir=tmp_path / "one", contract=_CONTRACT, excluded_sha256s=set(), workers=1)
-    two = build_dataset(photos[::-1], out_dir=tmp_path / "two", contract=_CONTRACT, excluded_sha256s=set(), workers=3)
+    one = build_dataset(
+        {"photos": photos}, out_dir=tmp_path / "one", contract=_CONTRACT, excluded_sha256s=set(), workers=1
+    )
+    two = build_dataset(
+        {"photos": photos[::-1]}, out_dir=tmp_path / "two", contract=_CONTRACT, excluded_sha256s=set(), workers=3
+    )
     assert one.sha256 == two.sha256
 
 
@@ -105,14 +112,14 @@ def test_building_again_returns_what_is_there_and_something_else_is_refused(
     photos: tuple[LabelledPhoto, ...], tmp_path: Path
 ) -> None:
     out_dir = tmp_path / "set"
-    first = build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    first = build_dataset({"photos": photos}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
     before = {path: path.stat().st_mtime_ns for path in out_dir.iterdir()}
-    assert build_dataset(photos, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == first
+    assert build_dataset({"photos": photos}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set()) == first
     assert {path: path.stat().st_mtime_ns for path in out_dir.iterdir()} == before
     with pytest.raises(RefusedError, match="holds a dataset of other photos"):
-        build_dataset(photos[1:], out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+        build_dataset({"photos": photos[1:]}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
     with pytest.raises(RefusedError, match="is not empty and is no dataset"):
-        build_dataset(photos, out_dir=tmp_path / "photos", contract=_CONTRACT, excluded_sha256s=set())
+        build_dataset({"photos": photos}, out_dir=tmp_path / "photos", contract=_CONTRACT, excluded_sha256s=set())
 
 
 def test_photos_of_the_holdout_are_kept_out_by_bytes_and_by_pixels(
@@ -127,7 +134,7 @@ def test_photos_of_the_holdout_are_kept_out_by_bytes_and_by_pixels(
         sha256_hex(decode_photo(by_pixels.path.read_bytes(), _CONTRACT).tobytes()),
     }
     manifest = build_dataset(
-        [*photos, renamed], out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=excluded
+        {"photos": [*photos, renamed]}, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=excluded
     )
     assert {(entry.source, entry.reason) for entry in manifest.excluded} == {
         (by_bytes.source, "its bytes are in the holdout"),
@@ -149,17 +156,20 @@ def test_every_photo_that_cannot_be_used_is_named_and_nothing_is_built(
     out_dir = tmp_path / "set"
     with pytest.raises(InputError) as refusal:
         build_dataset(
-            [*photos, *bad], out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set(), labels=("dark", "light")
+            {"photos": [*photos, *bad]},
+            out_dir=out_dir,
+            contract=_CONTRACT,
+            excluded_sha256s=set(),
+            labels=("dark", "light"),
         )
     text = str(refusal.value)
     assert "3 photos cannot be used and 0 may be left out" in text
     for line in ("photos.csv:17:", "photos.csv:18:", "photos.csv:19: label 'dusk' is none of dark, light"):
         assert line in text
     assert not out_dir.exists()
-    assert not list(tmp_path.glob(".building-*"))
 
     manifest = build_dataset(
-        [*photos, *bad],
+        {"photos": [*photos, *bad]},
         out_dir=out_dir,
         contract=_CONTRACT,
         excluded_sha256s=set(),
@@ -168,6 +178,7 @@ def test_every_photo_that_cannot_be_used_is_named_and_nothing_is_built(
     )
     assert [reject.source for reject in manifest.rejects] == ["photos.csv:17", "photos.csv:18", "photos.csv:19"]
     assert manifest.count == 40
+    assert not list(tmp_path.glob(".building-*"))
 
 
 def test_the_same_pixels_under_another_label_are_rejected_and_under_the_same_are_a_duplicate(
@@ -178,12 +189,12 @@ def test_the_same_pixels_under_another_label_are_rejected_and_under_the_same_are
     copy.write_bytes(photos[0].path.read_bytes() + b"\0")
     arguments = {"contract": _CONTRACT, "excluded_sha256s": set[str]()}
     same = LabelledPhoto(copy, label=photos[0].label, source="copy")
-    manifest = build_dataset([*photos, same], out_dir=tmp_path / "same", **arguments)  # type: ignore[arg-type]
+    manifest = build_dataset({"photos": [*photos, same]}, out_dir=tmp_path / "same", **arguments)  # type: ignore[arg-type]
     assert len(manifest.duplicates) == 1
     assert manifest.count == 40
     other = LabelledPhoto(copy, label="light", source="copy")
     with pytest.raises(InputError, match="its pixels are those of"):
-        build_dataset([*photos, other], out_dir=tmp_path / "other", **arguments)  # type: ignore[arg-type]
+        build_dataset({"photos": [*photos, other]}, out_dir=tmp_path / "other", **arguments)  # type: ignore[arg-type]
 
 
 def test_feedback_and_slices_are_counted(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
@@ -196,7 +207,7 @@ def test_feedback_and_slices_are_counted(photos: tuple[LabelledPhoto, ...], tmp_
         )
         for index, photo in enumerate(photos)
     ]
-    manifest = build_dataset(mixed, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
+    manifest = build_dataset({"photos": mixed}, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
     assert manifest.feedback_count == 3
     assert manifest.slice_counts == {"site": {"north": 10, "south": 30}}
 
@@ -204,15 +215,12 @@ def test_feedback_and_slices_are_counted(photos: tuple[LabelledPhoto, ...], tmp_
 def test_one_class_is_no_classifier(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
     dark = [photo for photo in photos if photo.label == "dark"]
     with pytest.raises(InputError, match="found 1 classes"):
-        build_dataset(dark, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
+        build_dataset({"photos": dark}, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
     with pytest.raises(InputError, match="no usable photo has the label light"):
         build_dataset(
-            dark, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set(), labels=("dark", "light")
+            {"photos": dark},
+            out_dir=tmp_path / "set",
+            contract=_CONTRACT,
+            excluded_sha256s=set(),
+            labels=("dark", "light"),
         )
-
-
-def test_what_a_killed_build_left_is_removed_by_the_next(photos: tuple[LabelledPhoto, ...], tmp_path: Path) -> None:
-    leftover = tmp_path / ".building-set-0123"
-    shutil.copytree(tmp_path / "photos", leftover)
-    build_dataset(photos, out_dir=tmp_path / "set", contract=_CONTRACT, excluded_sha256s=set())
-    assert not leftover.exists()

@@ -1,0 +1,116 @@
+"""Labelled photos in a bucket: listed a prefix a class, fetched whole when they are read.
+
+Its place in the flow: beside folders and CSV files a source of dataset build; the photos never lie on
+this machine's disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from artifact_sync.errors import InputError, LiftgateError
+from artifact_sync.settings import StoreSettings, open_store
+from artifact_sync.store import ObjectStore, check_key, read_bytes
+
+_SHOWN_FAULTS = 50
+
+
+@dataclass(frozen=True)
+class StoredPhoto:
+    """One labelled photo in a bucket; see `LabelledPhoto` for what the other fields mean.
+
+    Attributes:
+        url: "s3://bucket/key".
+    """
+
+    url: str
+    label: str
+    source: str
+    slices: Mapping[str, str] = field(default_factory=dict)
+    annotator: str = ""
+    origin: str = ""
+
+
+class PhotoStores:
+    """The buckets that photos are read from, by "s3://…"; safe to use from several threads.
+
+    Args:
+        endpoint_url: an S3 server other than AWS; by default the AWS chain's.
+        region: by default the AWS chain's.
+    """
+
+    def __init__(self, *, endpoint_url: str | None = None, region: str | None = None) -> None:
+        self._endpoint_url, self._region = endpoint_url, region
+        self._stores: dict[str, ObjectStore] = {}
+        self._lock = threading.Lock()
+
+    def read(self, url: str, *, max_bytes: int) -> bytes:
+        """Return the whole object.
+
+        Raises:
+            NotFoundError: there is none.
+            InputError: it is larger than `max_bytes`, or its key is no plain name.
+            StoreError: the bucket cannot be reached.
+        """
+        bucket, key = split_url(url)
+        return read_bytes(self._store(bucket), key, max_bytes=max_bytes)
+
+    def photos(self, url: str) -> Iterator[StoredPhoto]:
+        """Yield the photos of `s3://bucket/prefix/<label>/…`; hidden names are passed over.
+
+        Raises:
+            InputError: an object outside of any class prefix, a key that is no plain name, or no photo at all.
+            StoreError: the bucket cannot be reached.
+        """
+        bucket, prefix = split_url(url)
+        faults: list[str] = []
+        fault_count = count = 0
+        for info in self._store(bucket).list(f"{prefix}/" if prefix else ""):
+            name = info.key[len(prefix) + 1 :] if prefix else info.key
+            # A console makes an empty object "cat/" for a folder.
+            if name.endswith("/") or any(part.startswith(".") for part in PurePosixPath(name).parts):
+                continue
+            if fault := _key_fault(name):
+                fault_count += 1
+                faults += [f"{name!r}: {fault}"] if len(faults) < _SHOWN_FAULTS else []
+                continue
+            count += 1
+            yield StoredPhoto(f"s3://{bucket}/{info.key}", label=name.partition("/")[0], source=f"{url}: {name}")
+        if faults:
+            more = [f"and {fault_count - len(faults)} more"] if fault_count > len(faults) else []
+            raise InputError(
+                f"Photos refused: {fault_count} objects of {url} are wrong:\n  "
+                + "\n  ".join([*faults, *more])
+                + "\nMove each photo under the prefix of its class, and rename those with other characters."
+            )
+        if not count:
+            raise InputError(f"Photos refused: {url} holds none. It needs a prefix for each class, with photos in it.")
+
+    def _store(self, bucket: str) -> ObjectStore:
+        with self._lock:
+            if bucket not in self._stores:
+                try:
+                    settings = StoreSettings(url=f"s3://{bucket}", endpoint_url=self._endpoint_url, region=self._region)
+                except ValueError:
+                    raise InputError(f"Photos refused: {bucket!r} is not a bucket's name.") from None
+                self._stores[bucket] = open_store(settings)
+            return self._stores[bucket]
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return bucket and key, or prefix, of "s3://bucket/key"."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key.rstrip("/")
+
+
+def _key_fault(name: str) -> str | None:
+    if "/" not in name:
+        return "it lies under no class prefix, so it has no label"
+    try:
+        check_key(name)
+    except LiftgateError:
+        return "its key is not made of plain names (letters, digits and ._=+-) joined by '/'"
+    return None
