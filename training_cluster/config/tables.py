@@ -39,7 +39,8 @@ class ModelTable(FrozenModel):
     Attributes:
         architecture: one of `ARCHITECTURES`, or "package.module:function" (see networks.network).
         weights: where the backbone's weights come from: "" (drawn from the seed), "imagenet" (Keras fetches
-            them), or the path of a .weights.h5 file, of a run folder or of a checkpoint of the same backbone.
+            them), or the path of an .h5 file, of a run folder or of a checkpoint of the same backbone, as it
+            is on every host; in the file relative to it.
         frozen_epochs: so many first epochs train only the layers after the backbone (domain transfer).
         fine_tune_factor: what the learning rate is multiplied with once the backbone is trained too.
         input_size: "HEIGHTxWIDTH" that the dataset must have; "" takes the dataset's.
@@ -66,6 +67,7 @@ class OptimizationTable(FrozenModel):
     """[optimization]: how long and how fast.
 
     Attributes:
+        optimizer: "adam", "adamw", "sgd" (with Nesterov's momentum), "rmsprop" or "lamb" (large batches).
         batch_size: examples of one step over all devices of all hosts, however many there are.
         learning_rate: the highest rate, for batches of `reference_batch_size`.
         learning_rate_rule: "fixed" takes it as it stands; "linear" multiplies it with batch_size /
@@ -75,6 +77,9 @@ class OptimizationTable(FrozenModel):
             of "exponential": the first of them is the epochs from one such multiplication to the next.
         final_rate_share: the share of the highest rate at which "cosine" and "linear" end.
         warmup_share: the share of all steps in which the rate rises linearly from 0.
+        momentum: of "sgd" and "rmsprop".
+        weight_decay: each step takes so much times the rate from every weight but biases and normalisations.
+        label_smoothing: so much of each label is shared out over all classes.
         gradient_clip_norm: gradients of a larger global norm are scaled down to it; 0 leaves them.
         ema_decay: of the moving average of the weights that is evaluated and exported; 0 turns it off.
         early_stopping_epochs: end when the validation loss was not better for so many epochs; 0 never does.
