@@ -53,6 +53,7 @@ class BucketClient:
         endpoint_url: a server other than AWS; it is addressed path-style.
         region: by default the AWS chain's, else us-east-1.
         retry_seconds: how long a failing call is repeated before it becomes a StoreError.
+        read_timeout_seconds: how long a connection may be silent before its call counts as failed.
         clock: what is waited by.
     """
 
@@ -63,12 +64,14 @@ class BucketClient:
         endpoint_url: str | None,
         region: str | None,
         retry_seconds: float,
+        read_timeout_seconds: float = 60.0,
         clock: Clock | None = None,
     ) -> None:
         self.bucket = bucket
         self.endpoint_url = endpoint_url
         self.region = region
         self.retry_seconds = retry_seconds
+        self._read_timeout_seconds = read_timeout_seconds
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._client: S3Client | None = None
@@ -149,7 +152,7 @@ class BucketClient:
         config = Config(
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=10,
-            read_timeout=60,
+            read_timeout=self._read_timeout_seconds,
             max_pool_connections=32,
             request_checksum_calculation="when_required",
             # Readers check against signed digests; a second checksum would only cost time.

@@ -14,7 +14,15 @@ from artifact_sync.errors import IntegrityError, NotFoundError, TrainingError
 
 
 class FolderRanges:
-    """The files of one folder; safe to use from several threads."""
+    """The files of one folder; safe to use from several threads.
+
+    Attributes:
+        connections: how many reads at once are worth while.
+        is_near: bytes that were right once stay right.
+    """
+
+    connections = 4
+    is_near = True
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

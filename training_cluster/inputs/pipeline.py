@@ -27,7 +27,6 @@ from training_cluster.inputs.split import ExampleSplit
 from training_cluster.inputs.windows import Window, WindowReader
 
 _RECORD_OVERHEAD_BYTES = 128
-_READERS = 4
 _MOST_WORKERS = 8
 _VALIDATION_WINDOW_BYTES = 32 * 1024 * 1024
 
@@ -66,7 +65,7 @@ def training_batches(
     def produce() -> Iterator[Batch]:
         row, plan = _planned(split, config, position=position, share=share)
         cutter = _Cutter(split, augmentation, epoch=position.epoch, batch_size=batch_size, meter=meter)
-        reader = WindowReader(split.source, readers=_READERS, meter=meter)
+        reader = WindowReader(split.source, meter=meter)
         with meter.keeping_errors():
             yield from cutter.batches(reader.windows(row[plan.places], plan.windows), plan)
 
@@ -89,7 +88,7 @@ def validation_batches(
     edges = [(begin, min(begin + step, split.validation_count)) for begin in range(0, split.validation_count, step)]
 
     def produce() -> Iterator[Batch]:
-        reader = WindowReader(split.source, readers=_READERS, meter=meter)
+        reader = WindowReader(split.source, meter=meter)
         with meter.keeping_errors():
             for window in reader.windows(np.arange(split.validation_count), edges):
                 for begin in range(0, len(window.labels), batch_size):

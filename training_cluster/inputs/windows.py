@@ -33,20 +33,18 @@ class WindowReader:
 
     Args:
         source: the dataset.
-        readers: blocks that are read at once.
         meter: what counts the time.
     """
 
-    def __init__(self, source: DataSource, *, readers: int, meter: InputMeter) -> None:
+    def __init__(self, source: DataSource, *, meter: InputMeter) -> None:
         self._source = source
-        self._readers = readers
         self._meter = meter
         self._layout = RecordLayout(source.manifest.contract)
         self._first = source.blocks["first"].astype(np.int64)
 
     def windows(self, examples: NDArray[np.int64], edges: Sequence[tuple[int, int]]) -> Iterator[Window]:
         """Yield the windows `examples[begin:end]`, one read ahead; leaving the iterator ends the reading."""
-        pool = ThreadPoolExecutor(self._readers, thread_name_prefix="read-block")
+        pool = ThreadPoolExecutor(self._source.connections, thread_name_prefix="read-block")
         try:
             ahead: list[_OpenWindow] = []
             for begin, end in edges:
