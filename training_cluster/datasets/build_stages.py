@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifact_sync.canonical import canonical_json, sha256_hex
+from artifact_sync.durable import TEMPORARY_PREFIX
 from artifact_sync.errors import CapacityError, InputError
 from artifact_sync.records import InputContract
 from training_cluster.datasets.build_account import (
@@ -29,7 +30,7 @@ from training_cluster.datasets.holdout_list import write_holdout_list
 from training_cluster.datasets.photo_index import clear, get_setting, put_setting
 from training_cluster.datasets.pixel_parts import PixelParts, part_count
 from training_cluster.datasets.reading import Reader, pending_count, read_digests, read_photos
-from training_cluster.datasets.writing import write_descriptions, write_shards
+from training_cluster.datasets.writing import finished_shards, write_descriptions, write_shards
 
 DATASET = "dataset"
 """The subfolder of the building folder that becomes the dataset."""
@@ -113,7 +114,7 @@ class Build:
                 if self._goes_on(order, parts, lost):
                     break
                 lost = []
-            dataset.mkdir(exist_ok=True)
+            self._tidy(dataset)
             write_shards(
                 self._index, parts, dataset, contract=self._plan.contract, labels=labels, progress=self._progress
             )
@@ -196,6 +197,16 @@ class Build:
         put_setting(self._index, "order", order)
         self._index.commit()
         return not lost
+
+    def _tidy(self, dataset: Path) -> None:
+        """Make the subfolder, and remove from it what a killed build was writing."""
+        dataset.mkdir(exist_ok=True)
+        finished = {shard.path for shard in finished_shards(self._index)}
+        for path in dataset.rglob("*"):
+            # What lies deeper, the holdout's photos from a bucket, is whole unless it is still temporary.
+            is_whole = path.name in finished if path.parent == dataset else not path.name.startswith(TEMPORARY_PREFIX)
+            if path.is_file() and not is_whole:
+                path.unlink()
 
     def _forget_shards(self) -> None:
         clear(self._index, "shard")

@@ -14,7 +14,7 @@ from pathlib import Path
 from artifact_sync.errors import IntegrityError
 
 _VERSION = 1
-_CACHE_KIBIBYTES = 16 * 1024
+_CACHE_KIBIBYTES = 8 * 1024
 _SCHEMA = """
 -- settings of this build that outlive a stage
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _SHARD_BYTES = 64 * 1024 * 1024
 
 
 class ShardWriter:
-    """Shards of one dataset in one folder, whose sizes differ by one example at most.
+    """Shards of one dataset in one folder, whose sizes differ by one example at most; may be a context manager.
 
     Args:
         directory: where the shards are written.
@@ -45,6 +46,15 @@ class ShardWriter:
         self._first = sum(entry.count for entry in finished)
         self._blocks: list[tuple[int, int, int, int, int, bytes]] = []
         self._block = _OpenBlock(first=self._first, offset=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
     @property
     def entries(self) -> tuple[ShardEntry, ...]:

@@ -73,21 +73,21 @@ def write_shards(
     (total,) = index.execute("SELECT COUNT(*) FROM placed").fetchone()
     finished = finished_shards(index)
     done = sum(shard.count for shard in finished)
-    writer = ShardWriter(directory, expected_count=total, contract=contract, finished=finished)
     meter = Meter(progress, "writing", total=total, done=done)
-    for position, sha256, pixel_sha256, part, slot, label in _Row.rows(index, start=done):
-        pixels = parts.read(part, slot)
-        if sha256_hex(pixels) != pixel_sha256.hex():
-            raise IntegrityError(
-                f"Dataset refused: decoded pixels in {directory.parent} were changed. Remove that folder and build "
-                "again."
-            )
-        writer.add(pixels, label=numbers[label], source=sha256)
-        meter.add()
-        if len(writer.entries) > len(finished):
-            finished = writer.entries
-            _note_shard(index, writer)
-            _free_parts(index, parts, position)
+    with ShardWriter(directory, expected_count=total, contract=contract, finished=finished) as writer:
+        for row in _Row.rows(index, start=done):
+            pixels = parts.read(row.part, row.slot)
+            if sha256_hex(pixels) != row.pixel_sha256.hex():
+                raise IntegrityError(
+                    f"Dataset refused: decoded pixels in {directory.parent} were changed. Remove that folder and build "
+                    "again."
+                )
+            writer.add(pixels, label=numbers[row.label], source=row.sha256)
+            meter.add()
+            if len(writer.entries) > len(finished):
+                finished = writer.entries
+                _note_shard(index, writer)
+                _free_parts(index, parts, row.position)
     meter.finish()
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +15,22 @@ import pytest
 from PIL import Image
 
 from artifact_sync.canonical import sha256_hex
-from artifact_sync.errors import InputError, RefusedError
+from artifact_sync.errors import CapacityError, InputError, IntegrityError, RefusedError
 from artifact_sync.labelled_photo import LabelledPhoto
 from artifact_sync.records import InputContract
+from serving.decode_pool import DecodePool
 from serving.perceptual_hash import perceptual_hash
 from serving.photo import decode_photo
+from training_cluster.datasets import build_progress, pixel_parts
 from training_cluster.datasets.build import build_dataset
 from training_cluster.datasets.build_progress import BuildProgress
+from training_cluster.datasets.building_folder import locked_building_folder
 from training_cluster.datasets.data_manifest import DataManifest, IndexedDataManifest, load_data_manifest, verify_shards
-from training_cluster.datasets.readers import photos_from_folder
-from training_cluster.datasets.sources import picture_hashes
+from training_cluster.datasets.example_table import parse_examples
+from training_cluster.datasets.readers import photos_from_csv, photos_from_folder
+from training_cluster.datasets.sources import picture_hashes, source_sha256s
 from training_cluster.datasets.tfrecord import read_frames
+from validation.photos.holdout import freeze_holdout
 
 _CONTRACT = InputContract(height=8, width=8, channels=3)
 
@@ -224,3 +235,127 @@ def test_one_class_is_no_classifier(photos: tuple[LabelledPhoto, ...], tmp_path:
             excluded_sha256s=set(),
             labels=("dark", "light"),
         )
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a build in its middle."""
+
+
+def _stop_at(stage: str, done: int) -> Callable[[BuildProgress], None]:
+    def told(progress: BuildProgress) -> None:
+        if progress.stage == stage and progress.done >= done:
+            raise StoppedError
+
+    return told
+
+
+def _decoded(directory: Path) -> int:
+    with closing(sqlite3.connect(directory / "index.sqlite")) as index:
+        return int(index.execute("SELECT COUNT(*) FROM decoded").fetchone()[0])
+
+
+def test_a_build_goes_on_where_it_stopped_also_with_other_photos_and_rules(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A part for each few photos, so that some are used up before the build stops; told at every photo.
+    monkeypatch.setattr(pixel_parts, "_PART_BYTES", 600)
+    monkeypatch.setattr(build_progress, "_SECONDS_BETWEEN", 0.0)
+    seen: list[BuildProgress] = []
+    arguments = {"out_dir": tmp_path / "set", "contract": _CONTRACT, "excluded_sha256s": set[str](), "workers": 2}
+    building = tmp_path / ".building-set"
+    with pytest.raises(StoppedError):
+        build_dataset({"photos": photos[:30]}, progress=_stop_at("reading", 20), **arguments)  # type: ignore[arg-type]
+    before = _decoded(building)
+    assert 0 < before < 30
+    with pytest.raises(StoppedError):
+        build_dataset({"photos": photos[:30]}, progress=_stop_at("writing", 25), **arguments)  # type: ignore[arg-type]
+    assert _decoded(building) == 30
+    assert len(list(building.glob("dataset/*.tfrecord"))) >= 5
+    parts = sorted(path.name for path in (building / "parts").iterdir())
+    assert len(parts) < 9, "parts that no later shard needs are freed"
+
+    def note(progress: BuildProgress) -> None:
+        seen.append(progress)
+
+    again = build_dataset({"photos": photos}, progress=note, **arguments)  # type: ignore[arg-type]
+    fresh = build_dataset({"photos": photos}, **{**arguments, "out_dir": tmp_path / "fresh"})  # type: ignore[arg-type]
+    assert again == fresh
+    assert _records(tmp_path / "set") == _records(tmp_path / "fresh")
+    assert not building.exists()
+    # The ten new ones first; then, since the order is another, those whose pixels were used up.
+    assert next(progress for progress in seen if progress.stage == "reading").done >= 30
+
+
+def test_nothing_is_lost_when_the_disk_gets_full_or_another_builds_the_same(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"out_dir": tmp_path / "set", "contract": _CONTRACT, "excluded_sha256s": set[str](), "workers": 1}
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(CapacityError, match="is full"):
+            build_dataset({"photos": photos}, **arguments)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10_000, 9_000, 1_000))  # type: ignore[attr-defined]
+        with pytest.raises(CapacityError, match="GB left"):
+            build_dataset({"photos": photos}, **arguments)  # type: ignore[arg-type]
+    with locked_building_folder(tmp_path / "set"), pytest.raises(RefusedError, match="another process is building"):
+        build_dataset({"photos": photos}, **arguments)  # type: ignore[arg-type]
+    (tmp_path / ".building-set" / "index.sqlite").write_bytes(b"no index" * 1000)
+    with pytest.raises(IntegrityError, match="Remove that folder and build again"):
+        build_dataset({"photos": photos}, **arguments)  # type: ignore[arg-type]
+    shutil.rmtree(tmp_path / ".building-set")
+    assert build_dataset({"photos": photos}, **arguments).count == 40  # type: ignore[arg-type]
+
+
+def test_near_duplicates_lie_together_and_the_holdouts_side_becomes_a_list_to_freeze(
+    photos: tuple[LabelledPhoto, ...], tmp_path: Path
+) -> None:
+    rows = ["path,label,source,site"]
+    for number, photo in enumerate(photos):
+        site = ("north", "south")[number % 2]
+        rows.append(f"{photo.path},{photo.label},{f'burst {number}' if number < 4 else ''},{site}")
+        copy = photo.path.with_suffix(".webp")
+        if number < 10:
+            Image.open(photo.path).save(copy, quality=95)
+            rows.append(f"{copy},{photo.label},{f'burst {number ^ 1}' if number < 4 else ''},")
+    (tmp_path / "photos.csv").write_text("\n".join(rows) + "\n")
+    manifest = build_dataset(
+        {"photos.csv": photos_from_csv(tmp_path / "photos.csv")},
+        out_dir=tmp_path / "set",
+        contract=_CONTRACT,
+        excluded_sha256s=set(),
+        holdout_share=0.3,
+    )
+    assert isinstance(manifest, IndexedDataManifest)
+    assert manifest.near_duplicate_count == len(manifest.near_duplicates) >= 3
+    assert manifest.count + manifest.holdout_count == 50
+    assert set(manifest.sources) == {"photos.csv"}
+    table = parse_examples((tmp_path / "set" / manifest.examples.path).read_bytes(), manifest.examples)
+    assert manifest.examples.slice_values == {"site": ("", "north", "south")}
+    assert np.bincount(table.slices["site"]).tolist() == [
+        manifest.slice_counts["site"][key] for key in ("", "north", "south")
+    ]
+    assert np.bincount(table.labels).tolist() == list(manifest.example_counts.values())
+
+    held_out = list(photos_from_csv(tmp_path / "set" / "holdout.csv"))
+    assert len(held_out) == manifest.holdout_count > 3
+    digests = {sha256_hex(photo.path.read_bytes()) for photo in held_out if isinstance(photo, LabelledPhoto)}
+    assert not digests & source_sha256s(tmp_path / "set", manifest)
+    # Each of the first bursts holds the other photo's copy.
+    for one, other in ((0, 1), (2, 3)):
+        files = [photos[number].path.with_suffix(kind) for number in (one, other) for kind in (".png", ".webp")]
+        assert len({sha256_hex(path.read_bytes()) in digests for path in files}) == 1
+    assert {entry.source for entry in manifest.near_duplicates} <= {f"photos.csv:{line}" for line in range(2, 22)}
+    with DecodePool(workers=1) as decoder:
+        frozen = freeze_holdout(
+            [photo for photo in held_out if isinstance(photo, LabelledPhoto)],
+            labels=manifest.labels,
+            out_dir=tmp_path / "holdout",
+            decoder=decoder,
+            open_share=0.3,
+        )
+    assert frozen.photo_sha256s == digests
