@@ -25,8 +25,8 @@ def _rules(config: TrainingConfig) -> Iterator[tuple[str, bool, str]]:
     model, optimization = config.model, config.optimization
     name, is_own = model.architecture, ":" in model.architecture
     yield "model.widths", is_own or name.startswith("small-cnn"), f"on {name}, only on the small CNNs"
-    is_normed = is_own or name == "small-cnn-batchnorm"
-    yield "model.batch_norm_momentum", is_normed, f"on {name}, only on small-cnn-batchnorm"
+    is_normed = name != "small-cnn" and not name.startswith("convnext")
+    yield "model.batch_norm_momentum", is_normed, f"on {name}, which has no batch normalisation"
     yield "model.width_multiplier", is_own or name.startswith("mobilenet"), f"on {name}, only on the MobileNets"
     yield "model.fine_tune_factor", model.frozen_epochs > 0, "without model.frozen_epochs"
     is_kept_frozen = model.frozen_epochs == 0 or bool(model.weights)

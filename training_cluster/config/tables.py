@@ -6,6 +6,8 @@ included, goes into run.json and its digest into the lineage of a version.
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +34,9 @@ ARCHITECTURES = (
 )
 """The networks that have a name; "package.module:function" names a builder of the user's own."""
 
+_OWN_BUILDER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_MAY_HOLD_CODE = (".keras", ".pkl", ".pickle", ".pt", ".pth", ".pb", ".npy", ".npz")
+
 
 class ModelTable(FrozenModel):
     """[model]: which network.
@@ -47,7 +52,7 @@ class ModelTable(FrozenModel):
         widths: channels of each stage of the small CNNs.
         dense_units: units of the hidden layer before the classes; 0 leaves it out.
         dropout: share of units dropped before the classes while training.
-        batch_norm_momentum: of the running means of the small CNNs; 0.9 settles in a few hundred steps.
+        batch_norm_momentum: of the running means of normalisations; 0.9 settles in a few hundred steps.
         width_multiplier: the alpha of the MobileNets.
     """
 
@@ -61,6 +66,25 @@ class ModelTable(FrozenModel):
     dropout: Share = 0.0
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     width_multiplier: Annotated[float, Field(gt=0, le=2)] = 1.0
+
+    @field_validator("architecture")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name in ARCHITECTURES or _OWN_BUILDER.fullmatch(name):
+            return name
+        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ARCHITECTURES)}."
+        raise ValueError(f'{name!r} is neither a network nor "package.module:function"; {hint}')
+
+    @field_validator("weights")
+    @classmethod
+    def _holds_no_code(cls, weights: str) -> str:
+        if weights.endswith(_MAY_HOLD_CODE):
+            raise ValueError(
+                f"{weights} may hold code, which loading would execute; save the weights alone, "
+                'backbone.save_weights("NAME.weights.h5")'
+            )
+        return weights
 
 
 class OptimizationTable(FrozenModel):

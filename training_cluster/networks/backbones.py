@@ -27,7 +27,17 @@ def build_backbone(table: ModelTable, pixels: Any) -> Any:
         return _small_cnn(scaled.shape[1:], table)(scaled)
     published = PUBLISHED[table.architecture]
     scaled = published.scaled(_three_channels(pixels))
-    return published.model(table, scaled.shape[1:])(scaled)
+    backbone = published.model(table, scaled.shape[1:])
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            # Some were published with 0.999, which settles only after thousands of steps.
+            layer.momentum = table.batch_norm_momentum
+        elif isinstance(layer, layers.Normalization) and layer.input_mean is None:
+            # The layer uses what its weights were when it was built: they are set now, not when a file is read.
+            layer.adapt_mean.assign(_IMAGENET_MEAN)
+            layer.adapt_variance.assign(_IMAGENET_DEVIATION)
+            layer.finalize_state()
+    return backbone(scaled)
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,8 @@ def _blue_first(pixels: Any) -> Any:
 def _by_root_of_deviation(pixels: Any) -> Any:
     """Return what makes EfficientNet's own scaling come out as (pixels / 255 - mean) / deviation.
 
-    Its weights hold the deviation where its first layer takes a variance; Keras makes up for that only
-    in networks that it loads the weights into itself.
+    Its published weights hold the deviation where its first layer takes a variance; Keras makes up for that
+    only in networks that it loads the weights into itself.
     """
     scale = [deviation**-0.5 for deviation in _IMAGENET_DEVIATION]
     offset = [255 * mean * (1 - factor) for mean, factor in zip(_IMAGENET_MEAN, scale, strict=True)]

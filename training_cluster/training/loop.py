@@ -25,11 +25,15 @@ from training_cluster.training.checkpoint import Arrays
 from training_cluster.training.objective import Objective
 from training_cluster.training.optimizer import build_optimizer, forget_gradients
 from training_cluster.training.predictor import named_variables, served_weights
+from training_cluster.training.pretrained import load_backbone
 from training_cluster.training.schedule import RateSchedule
 
 
 class TrainingLoop:
     """A model, its optimizer and the averages of its weights under a strategy.
+
+    Attributes:
+        pretrained: what the backbone's weights were at the beginning, with a digest; "" when they were drawn.
 
     Args:
         strategy: one device, all devices of a host, or several hosts.
@@ -60,6 +64,7 @@ class TrainingLoop:
             self.model = build_model(
                 config.model, contract=contract, class_count=class_count, number_format=execution.mixed_precision
             )
+            self.pretrained = load_backbone(self.model, config.model)
             is_loss_scaled = execution.mixed_precision == "float16"
             self.optimizer = build_optimizer(table, self.model.trainable_variables, is_loss_scaled=is_loss_scaled)
             followed = named_variables("model", self.model.variables)
