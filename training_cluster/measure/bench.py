@@ -21,6 +21,9 @@ from training_cluster.measure.stages import StageBench, StageRate
 
 Progress = Callable[[str], None]
 
+# A store that is away ends a measurement sooner than a training.
+_RETRY_SECONDS = 20.0
+
 
 @dataclass(frozen=True)
 class InputBench:
@@ -59,7 +62,7 @@ def bench_inputs(data: str, config: TrainingConfig, *, seconds: float, progress:
     _forget_pages(data)
     rate, first_batch_seconds = _together(data, config, seconds=seconds)
     _forget_pages(data)
-    source = open_source(data)
+    source = open_source(data, retry_seconds=_RETRY_SECONDS)
     try:
         split = ExampleSplit(source, config)
         stages = tuple(StageBench(source, split, config, seconds=seconds).rates(progress))
@@ -82,7 +85,7 @@ def _together(data: str, config: TrainingConfig, *, seconds: float) -> tuple[flo
     from training_cluster.inputs.pipeline import training_batches  # noqa: PLC0415
 
     began = time.perf_counter()
-    source = open_source(data)
+    source = open_source(data, retry_seconds=_RETRY_SECONDS)
     try:
         split, meter = ExampleSplit(source, config), InputMeter()
 

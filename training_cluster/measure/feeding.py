@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from training_cluster.measure.stages import StageName, StageRate
 
 _REMEDIES: dict[StageName, str] = {
-    "reading": "bring the dataset nearer: a local disk, or data.cache_gigabytes for one that is streamed",
+    "reading": "bring the dataset nearer: a local disk, or a cache there for one that is streamed",
     "parsing": "it is copying in memory: more cores, or smaller pictures",
     "augmenting": "fewer changes in [augmentation], or more cores",
     "handing over": "a larger optimization.batch_size",

@@ -25,7 +25,6 @@ from training_cluster.inputs.split import ExampleSplit
 
 StageName = Literal["reading", "parsing", "augmenting", "handing over", "to the device"]
 
-_READERS = 4
 _MOST_AUGMENTERS = 8
 _KEPT_BYTES = 64_000_000
 
@@ -61,7 +60,7 @@ class StageBench:
         reading, blocks = self._reading()
         yield reading
         progress("parsing")
-        yield self._in_threads("parsing", self._parse, blocks, threads=_READERS)
+        yield self._in_threads("parsing", self._parse, blocks, threads=self._source.connections)
         pictures = self._pictures(blocks, count=self._config.optimization.batch_size)
         if self._augmentation.is_needed:
             progress("augmenting")
@@ -92,8 +91,8 @@ class StageBench:
                     break
             return images, size_bytes
 
-        with ThreadPoolExecutor(_READERS) as pool:
-            done = [task.result() for task in [pool.submit(read) for _ in range(_READERS)]]
+        with ThreadPoolExecutor(self._source.connections) as pool:
+            done = [task.result() for task in [pool.submit(read) for _ in range(self._source.connections)]]
         elapsed = time.perf_counter() - began
         images, size_bytes = (sum(column) for column in zip(*done, strict=True))
         return StageRate("reading", images / elapsed, size_bytes / elapsed), kept
