@@ -108,7 +108,7 @@ def open_ranges(url: str, *, retry_seconds: float = 300.0) -> S3Ranges:
     return S3Ranges(bucket, prefix.rstrip("/"), endpoint_url=settings.endpoint_url, retry_seconds=retry_seconds)
 
 
-def bucket_settings(url: str, *, endpoint_url: str | None = None) -> StoreSettings:
+def bucket_settings(url: str, *, endpoint_url: str | None = None, region: str | None = None) -> StoreSettings:
     """Return the settings of a bucket that is named by its address alone.
 
     A server other than AWS is named by AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, as for other tools.
@@ -118,7 +118,7 @@ def bucket_settings(url: str, *, endpoint_url: str | None = None) -> StoreSettin
     """
     found = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     try:
-        return StoreSettings(url=url, endpoint_url=found)
+        return StoreSettings(url=url, endpoint_url=found, region=region)
     except ValidationError as error:
         reasons = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
         raise SettingsError(f"The address {url} is refused: {reasons}") from None

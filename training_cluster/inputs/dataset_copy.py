@@ -23,6 +23,7 @@ from artifact_sync.errors import (
     RefusedError,
     SettingsError,
 )
+from artifact_sync.s3_ranges import bucket_settings
 from artifact_sync.settings import open_store
 from artifact_sync.store import ObjectStore, read_bytes
 from training_cluster.datasets.data_manifest import (
@@ -60,7 +61,12 @@ class _File:
 
 
 def copy_dataset(
-    source: str, target: str, *, endpoint_url: str | None = None, progress: Progress | None = None
+    source: str,
+    target: str,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    progress: Progress | None = None,
 ) -> CopyReport:
     """Copy a dataset; one of both is a folder, the other s3://bucket/prefix.
 
@@ -68,6 +74,7 @@ def copy_dataset(
         source: the dataset.
         target: where it shall be; what is there already of it is kept.
         endpoint_url: a server other than AWS; by default AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL.
+        region: by default the AWS chain's.
         progress: told how far it is.
 
     Raises:
@@ -81,9 +88,11 @@ def copy_dataset(
         raise SettingsError(
             f"Copying from {source} to {target} is refused: one of both must be a folder, the other s3://bucket/prefix."
         )
-    if target.startswith("s3://"):
-        return _Upload(Path(source), _store(target, endpoint_url), where=target).run(progress or _untold)
-    return _Download(_store(source, endpoint_url), Path(target), where=source).run(progress or _untold)
+    address = target if target.startswith("s3://") else source
+    store = open_store(bucket_settings(address, endpoint_url=endpoint_url, region=region))
+    if address == target:
+        return _Upload(Path(source), store, where=target).run(progress or _untold)
+    return _Download(store, Path(target), where=source).run(progress or _untold)
 
 
 class _Upload:
@@ -211,12 +220,6 @@ def _manifest(store: ObjectStore, *, where: str) -> DataManifest:
         return parse_data_manifest(read_bytes(store, FILE_NAME, max_bytes=_MOST_MANIFEST_BYTES))
     except NotFoundError:
         raise NotFoundError(f"There is no dataset in {where}: it has no {FILE_NAME}.") from None
-
-
-def _store(url: str, endpoint_url: str | None) -> ObjectStore:
-    from artifact_sync.s3_ranges import bucket_settings  # noqa: PLC0415
-
-    return open_store(bucket_settings(url, endpoint_url=endpoint_url))
 
 
 def _untold(done: int, total: int) -> None:
