@@ -2,7 +2,7 @@
 
 Its place in the flow: clusters start it; it reads shards and configuration and fills the run folder.
 Starting it again goes on from the newest checkpoint, and leaves a complete run as it is. Exit codes:
-0 complete, 75 interrupted at a checkpoint, else the code of the error.
+0 complete, 75 interrupted at a checkpoint, 76 another worker is lost, else the code of the error.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from artifact_sync.clock import Clock, SystemClock
 from artifact_sync.errors import InputError, LiftgateError, RefusedError
 from artifact_sync.run_folder import RunFolder
-from training_cluster.cluster import INTERRUPTED_EXIT_CODE
+from training_cluster.cluster import INTERRUPTED_EXIT_CODE, PEER_LOST_EXIT_CODE, Spread
 from training_cluster.config.training_config import load_config
 from training_cluster.inputs.source import open_source
 from training_cluster.training.interruption import Interruption
+from training_cluster.training.meters import Costs
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class TrainingTask:
         config_path: the training's TOML file.
         data: where data_manifest.json and its shards lie: a folder, or s3://bucket/prefix to stream from.
         trained_by: who asked for it.
+        spread: over what: one device, all devices of this host, or all hosts that TF_CONFIG names.
+        cache_dir: where what was streamed is kept on this host's disk; without one nothing is.
+        cache_gigabytes: the bound on its size.
     """
 
     run_dir: Path
@@ -44,6 +49,9 @@ class TrainingTask:
     config_path: Path
     data: str
     trained_by: str
+    spread: Spread = "host"
+    cache_dir: Path | None = None
+    cache_gigabytes: float = 100.0
 
 
 def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bool:
@@ -54,19 +62,19 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
         NotFoundError: there is no dataset.
         RefusedError: the run belongs to another configuration or other data, or another process trains it.
         IntegrityError: shards are not what their manifest says.
-        TrainingError: no candidate came out of it.
+        TrainingError: no candidate came out of it, or another worker is lost.
     """
-    folder = RunFolder(task.run_dir)
+    costs, folder = Costs(clock), RunFolder(task.run_dir)
     if folder.is_complete:
         return True
     if folder.run_id != task.run_id:
         raise InputError(f"Training refused: run {task.run_id} cannot lie in {task.run_dir}; the folder bears its id.")
     config = load_config(task.config_path)
-    source = open_source(task.data)
+    source = open_source(task.data, cache_dir=task.cache_dir, cache_gigabytes=task.cache_gigabytes)
     # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
     from training_cluster.training.execution import Execution  # noqa: PLC0415
 
-    execution = Execution(task, config=config, source=source, clock=clock, interruption=interruption)
+    execution = Execution(task, config=config, source=source, clock=clock, interruption=interruption, costs=costs)
     with _only_trainer(task.run_dir, index=execution.workers.index):
         return execution.run()
 
@@ -106,6 +114,14 @@ def _parse(arguments: Sequence[str] | None) -> TrainingTask:
     parser.add_argument("--config", type=Path, required=True, help="the training's TOML file")
     parser.add_argument("--data", required=True, help="the folder with data_manifest.json, or s3://bucket/prefix")
     parser.add_argument("--trained-by", required=True, help="who asked for it")
+    parser.add_argument(
+        "--spread",
+        choices=get_args(Spread),
+        default="hosts" if "TF_CONFIG" in os.environ else "host",
+        help="one device, all devices of this host, or all hosts of TF_CONFIG; the default is the last when it is set",
+    )
+    parser.add_argument("--cache-dir", type=Path, help="keep what is streamed from s3:// here; default: nowhere")
+    parser.add_argument("--cache-gigabytes", type=float, default=100.0, help="the bound on that folder's size")
     options = parser.parse_args(arguments)
     return TrainingTask(
         run_dir=options.run_dir.resolve(),
@@ -114,8 +130,17 @@ def _parse(arguments: Sequence[str] | None) -> TrainingTask:
         config_path=options.config,
         data=options.data,
         trained_by=options.trained_by,
+        spread=options.spread,
+        cache_dir=options.cache_dir,
+        cache_gigabytes=options.cache_gigabytes,
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == PEER_LOST_EXIT_CODE:
+        # TensorFlow would wait for the lost worker once more.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

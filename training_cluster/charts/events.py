@@ -1,102 +1,82 @@
-"""What TensorBoard shows of a run: scalars, pictures of the mistakes, the configuration.
+"""What TensorBoard shows of a training: curves, histograms, the configuration, the graph, the examples of an epoch.
 
-Its place in the flow: the trainer writes here while it runs; `tensorboard --logdir runs` reads it.
+Its place in the flow: the chief writes here while it trains; `tensorboard --logdir runs` reads it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import keras
 import tensorflow as tf
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 
-from training_cluster.charts.pictures import confusion_matrix, draw_confusion_matrix, draw_mistakes
-
-_SHOWN_MISTAKES = 24
+from training_cluster.training.checkpoint import Arrays
 
 
 class TrainingEvents:
-    """Event files of one run: `train` and `validation` are curves in the same charts.
+    """Event files of one training, `train` in the run's events folder.
 
     Args:
         directory: the run's events folder.
-        labels: the classes.
     """
 
-    def __init__(self, directory: Path, *, labels: Sequence[str]) -> None:
-        self._labels = labels
-        self._train = tf.summary.create_file_writer(str(directory / "train"))
-        self._validation = tf.summary.create_file_writer(str(directory / "validation"))
+    def __init__(self, directory: Path) -> None:
+        self._writer = tf.summary.create_file_writer(str(directory / "train"))
 
-    def configuration(self, resolved: Mapping[str, Any]) -> None:
-        """Write the resolved configuration as text."""
-        text = "\n".join(f"    {line}" for line in json.dumps(resolved, indent=2, sort_keys=True).splitlines())
-        with self._train.as_default():
-            tf.summary.text("configuration", text, step=0)
-
-    def training(self, *, step: int, **scalars: float) -> None:
-        """Write scalars of the training examples."""
-        _write_scalars(self._train, scalars, step)
-
-    def validation(
-        self,
-        *,
-        step: int,
-        pixels: npt.NDArray[np.uint8],
-        truth: npt.NDArray[np.int64],
-        probabilities: npt.NDArray[np.float32],
-        **scalars: float,
-    ) -> None:
-        """Write scalars, the confusion matrix and the most confident mistakes.
+    def beginning(self, resolved: Mapping[str, Any], *, distribution: Mapping[str, int], run_id: str) -> None:
+        """Write what is known before the first step.
 
         Args:
-            step: steps done.
-            pixels: the first validation photos uint8 [m, h, w, c]; mistakes among these are shown.
-            truth: int64 [n], n ≥ m.
-            probabilities: float32 [n, classes].
-            scalars: by name.
+            resolved: the configuration; runs are compared by its keys on the page of hyperparameters.
+            distribution: examples that an epoch shows, by label.
+            run_id: names the run on that page.
         """
-        _write_scalars(self._validation, scalars, step)
-        predicted = probabilities.argmax(axis=1)
-        matrix = confusion_matrix(truth, predicted, class_count=len(self._labels))
-        with self._validation.as_default():
-            tf.summary.image("confusion matrix", draw_confusion_matrix(matrix, self._labels)[None], step=step)
-            shown = len(pixels)
-            sheet = self._mistakes(pixels, truth[:shown], predicted[:shown], probabilities[:shown].max(axis=1))
-            tf.summary.image("most confident mistakes", sheet[None], step=step)
+        text = "\n".join(f"    {line}" for line in json.dumps(resolved, indent=2, sort_keys=True).splitlines())
+        rows = [f"{label} | {count}" for label, count in distribution.items()]
+        with self._writer.as_default(step=0):
+            tf.summary.text("configuration", text)
+            tf.summary.text("examples of an epoch", "\n".join(["class | examples", "--- | ---", *rows]))
+            hparams_summary.hparams(dict(_flat(resolved)), trial_id=run_id)
+
+    def graph(self, model: keras.Model) -> None:
+        """Write the operations of the model as it is served."""
+        spec = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        concrete = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(spec)
+        with self._writer.as_default():
+            tf.summary.graph(concrete.graph)
+
+    def scalars(self, *, step: int, **scalars: float) -> None:
+        """Write figures of the training examples."""
+        with self._writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+
+    def histograms(self, arrays: Arrays, *, step: int) -> None:
+        """Write the distribution of the values of each array."""
+        with self._writer.as_default(step=step):
+            for name, array in arrays.items():
+                tf.summary.histogram(name, array)
+        self._writer.flush()
 
     def flush(self) -> None:
         """Make what was written visible to readers."""
-        self._train.flush()
-        self._validation.flush()
+        self._writer.flush()
 
     def close(self) -> None:
         """End the event files."""
-        self._train.close()
-        self._validation.close()
-
-    def _mistakes(
-        self,
-        pixels: npt.NDArray[np.uint8],
-        truth: npt.NDArray[np.int64],
-        predicted: npt.NDArray[np.int64],
-        confidences: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.uint8]:
-        wrong = np.flatnonzero(truth != predicted)
-        worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:_SHOWN_MISTAKES]
-        return draw_mistakes(
-            pixels[worst],
-            [self._labels[index] for index in truth[worst]],
-            [self._labels[index] for index in predicted[worst]],
-            [float(value) for value in confidences[worst]],
-        )
+        self._writer.close()
 
 
-def _write_scalars(writer: Any, scalars: Mapping[str, float], step: int) -> None:
-    with writer.as_default():
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value, step=step)
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the keys of all tables with their values, as the page of hyperparameters takes them."""
+    flat: list[tuple[str, Any]] = []
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{name}.")
+        else:
+            flat.append((f"{prefix}{name}", value if isinstance(value, (bool, int, float, str)) else json.dumps(value)))
+    return flat

@@ -1,6 +1,6 @@
 """Pictures of how a model errs: the confusion matrix, and the photos it takes for something else.
 
-Its place in the flow: metrics_events.py puts them into TensorBoard. Drawn with Pillow alone.
+Its place in the flow: evaluation_events puts them into TensorBoard. Drawn with Pillow alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 Picture = npt.NDArray[np.uint8]
 
 _CELL = 44
+_MOST_PIXELS = 2000
+_CELL_WITH_NUMBER = 24
 _MARGIN = 110
 _TILE = 96
 _CAPTION = 30
@@ -30,21 +32,27 @@ def confusion_matrix(
 
 def draw_confusion_matrix(matrix: npt.NDArray[np.int64], labels: Sequence[str]) -> Picture:
     """Return uint8 [height, width, 3]: rows are true classes, the darker a cell the larger its share of the row."""
-    size = _MARGIN + _CELL * len(labels)
+    cell = max(1, min(_CELL, _MOST_PIXELS // len(labels)))
+    size = _MARGIN + cell * len(labels)
     image = Image.new("RGB", (size + 10, size + 10), "white")
     draw = ImageDraw.Draw(image)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shaded = _shaded(shares)
+    if cell < _CELL_WITH_NUMBER:
+        # Neither names nor numbers can be read at that size; the pattern can.
+        cells = Image.fromarray(shaded).resize((cell * len(labels), cell * len(labels)), Image.Resampling.NEAREST)
+        image.paste(cells, (_MARGIN, _MARGIN))
+        return np.asarray(image)
     for row, label in enumerate(labels):
-        top = _MARGIN + row * _CELL
-        _text(draw, (4, top + _CELL // 3), label[:16])
-        _text(draw, (_MARGIN + row * _CELL + 2, _MARGIN - 18 - 14 * (row % 2)), label[:7])
+        top = _MARGIN + row * cell
+        _text(draw, (4, top + cell // 3), label[:16])
+        _text(draw, (_MARGIN + row * cell + 2, _MARGIN - 18 - 14 * (row % 2)), label[:7])
         for column in range(len(labels)):
-            left = _MARGIN + column * _CELL
+            left = _MARGIN + column * cell
             share = float(shares[row, column])
-            shade = round(255 * (1 - share))
-            colour = (shade, shade, 255) if row == column else (255, shade, shade)
-            draw.rectangle((left, top, left + _CELL - 1, top + _CELL - 1), fill=colour, outline="lightgrey")
-            _text(draw, (left + 5, top + _CELL // 3), str(matrix[row, column]), "white" if share > 0.6 else "black")
+            colour = tuple(int(value) for value in shaded[row, column])
+            draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour, outline="lightgrey")
+            _text(draw, (left + 5, top + cell // 3), str(matrix[row, column]), "white" if share > 0.6 else "black")
     return np.asarray(image)
 
 
@@ -62,6 +70,15 @@ def draw_mistakes(
         _text(draw, (left + 2, top + _TILE - 1), f"is {truth[index]}"[:16])
         _text(draw, (left + 2, top + _TILE + 12), f"as {predicted[index]} {confidences[index]:.0%}"[:18], "firebrick")
     return np.asarray(sheet)
+
+
+def _shaded(shares: npt.NDArray[np.float64]) -> Picture:
+    """Return the colour of each cell uint8 [n, n, 3]: blue on the diagonal, red beside it."""
+    shade = np.round(255 * (1 - shares)).astype(np.uint8)
+    colours = np.stack([np.full_like(shade, 255), shade, shade], axis=-1)
+    diagonal = np.arange(len(shares))
+    colours[diagonal, diagonal] = colours[diagonal, diagonal][:, ::-1]
+    return colours
 
 
 def _text(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str = "black") -> None:

@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from artifact_sync.clock import Clock
 from artifact_sync.durable import write_durably
-from artifact_sync.errors import TrainingError
+from artifact_sync.errors import RefusedError
 from artifact_sync.manifest import build_manifest
 from artifact_sync.records import RunRecord
 from artifact_sync.run_folder import RunFolder
+from training_cluster.cluster import Spread
 from training_cluster.config.tables import ExecutionTable
 from training_cluster.config.training_config import TrainingConfig
 from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run
@@ -26,7 +27,9 @@ from training_cluster.inputs.pipeline import validation_batches
 from training_cluster.inputs.source import DataSource
 from training_cluster.inputs.split import ExampleSplit
 from training_cluster.runs.run import PACKAGE_DIR, TrainingStart, code_state, environment, hardware
+from training_cluster.training.failures import explained
 from training_cluster.training.interruption import Interruption
+from training_cluster.training.meters import Costs
 from training_cluster.training.session import Surroundings, TrainingSession
 from training_cluster.training.workers import Workers
 
@@ -48,33 +51,37 @@ class Execution:
         source: DataSource,
         clock: Clock,
         interruption: Interruption,
+        costs: Costs,
     ) -> None:
         self.task = task
         self.config = config
         self.manifest = source.manifest
         self.clock = clock
         self.interruption = interruption
+        self.costs = costs
         self.folder = RunFolder(task.run_dir)
         self.split = ExampleSplit(source, config)
-        self.workers = _prepare(config.execution)
+        self.workers = _prepare(config.execution, task.spread)
 
     def run(self) -> bool:
-        """Train, and return whether the run is complete; False means interrupted at a checkpoint."""
+        """Train, and return whether the run is complete; False means interrupted at a checkpoint.
+
+        Raises:
+            PeerLostError: another worker is lost.
+            TrainingError: no candidate came out of it.
+            CapacityError: the disk is full.
+        """
         start = self._start()
         began = time.monotonic()
-        with self.interruption.listening():
-            try:
-                session = TrainingSession(self._surroundings(start))
-                if not session.run():
-                    return False
-            except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-                raise TrainingError(
-                    f"Training stopped: out of memory with batches of {self.config.optimization.batch_size} examples. "
-                    "Lower optimization.batch_size, or data.shuffle_megabytes, and train under another run id."
-                ) from error
-        if self.workers.is_chief:
-            self._finish(session, start, seconds=time.monotonic() - began)
-        return True
+        with self.interruption.listening(), explained(self.config, workers=self.workers.count):
+            self._refuse_difference(start)
+            session = TrainingSession(self._surroundings(start))
+            if not session.run():
+                return False
+            # What was saved is safe; an export that is asked to end is made again.
+            if self.workers.is_chief and not self.interruption.is_requested:
+                self._finish(session, start, seconds=time.monotonic() - began)
+        return self.folder.is_complete or not self.workers.is_chief
 
     def _start(self) -> TrainingStart:
         start = TrainingStart(
@@ -86,33 +93,47 @@ class Execution:
             config_sha256=self.config.sha256,
             data_manifest_sha256=self.manifest.sha256,
         )
-        return start.begin(self.folder.path) if self.workers.is_chief else start
+        return start.begin(self.folder.path)
+
+    def _refuse_difference(self, start: TrainingStart) -> None:
+        """Refuse to train together from other data or with another configuration than the chief."""
+        mine = [int(digest[:15], 16) for digest in (start.config_sha256, start.data_manifest_sha256)]
+        all_of_them = self.workers.gather(mine)
+        for number, what in enumerate(("configuration", "dataset")):
+            others = [str(index) for index, row in enumerate(all_of_them) if row[number] != all_of_them[0, number]]
+            if others:
+                raise RefusedError(
+                    f"Training refused: worker {' and worker '.join(others)} of {self.workers.count} has another "
+                    f"{what} than the chief. Give all hosts the same and start them again."
+                )
 
     def _surroundings(self, start: TrainingStart) -> Surroundings:
         return Surroundings(
             workers=self.workers,
             config=self.config,
-            manifest=self.manifest,
             split=self.split,
             folder=self.folder,
             clock=self.clock,
             interruption=self.interruption,
+            costs=self.costs,
             binding={"configuration": start.config_sha256, "dataset": start.data_manifest_sha256},
         )
 
     def _finish(self, session: TrainingSession, start: TrainingStart, *, seconds: float) -> None:
-        evaluation = session.evaluation()
+        evaluation = session.evaluation
         exported = export_run(
             TrainedModel(
                 model=session.predictor.model,
                 name=self.task.model,
                 contract=self.manifest.contract,
                 labels=self.manifest.labels,
-                validation_pixels=lambda: (pixels.numpy() for pixels, _ in validation_batches(self.split)),
+                validation=lambda: (
+                    (pixels.numpy(), truth.numpy()) for pixels, truth in validation_batches(self.split)
+                ),
             ),
             folder=self.folder,
             table=self.config.export,
-            report=session.report_export,
+            report=lambda detail: session.reports.say("export", detail=detail),
         )
         metrics = {
             "validation_accuracy": evaluation.accuracy,
@@ -120,15 +141,17 @@ class Execution:
             "validation_examples": float(self.split.validation_count),
             "training_examples": float(self.split.training_count),
             "steps": float(session.step),
+            "exported_step": float(evaluation.step),
             "images_per_second": session.images_per_second,
             "last_start_seconds": seconds,
+            **self.costs.figures(),
             **exported.metrics,
         }
         record = self._record(start, metrics, exported)
         exported.describe_variants(record)
         write_durably(self.folder.run_json, record.to_json())
         write_durably(self.folder.manifest_json, build_manifest(self.folder.export).to_json())
-        session.report_complete()
+        session.reports.say("complete", validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy)
 
     def _record(self, start: TrainingStart, metrics: dict[str, float], exported: ExportedRun) -> RunRecord:
         code = code_state(PACKAGE_DIR)
@@ -161,12 +184,12 @@ class Execution:
         )
 
 
-def _prepare(table: ExecutionTable) -> Workers:
+def _prepare(table: ExecutionTable, spread: Spread) -> Workers:
     # In this order: TensorFlow takes threads only before and a strategy only as its first use.
     if table.threads:
         tf.config.threading.set_intra_op_parallelism_threads(table.threads)
         tf.config.threading.set_inter_op_parallelism_threads(table.threads)
-    workers = Workers.join()
+    workers = Workers.join(spread)
     if table.is_deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(table.seed)

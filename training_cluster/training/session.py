@@ -1,44 +1,39 @@
 """One training from its first or its resumed step to its last, with everything that is written on the way.
 
-Its place in the flow: the trainer prepares it and finishes the run with what it leaves: a model
-with trained weights and the last evaluation.
+Its place in the flow: the execution prepares it and finishes the run with what it leaves: a model
+with trained weights and its evaluation. Every worker runs one, and all do the same steps.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import tensorflow as tf
 
 from artifact_sync.clock import Clock
-from artifact_sync.errors import TrainingError
+from artifact_sync.errors import SettingsError, TrainingError
 from artifact_sync.run_folder import RunFolder
-from training_cluster.charts.events import TrainingEvents
+from training_cluster.config.class_weights import class_weights
 from training_cluster.config.training_config import TrainingConfig
-from training_cluster.datasets.data_manifest import DataManifest
 from training_cluster.inputs.meter import InputMeter
-from training_cluster.inputs.pipeline import validation_batches
-from training_cluster.inputs.position import EpochPosition
 from training_cluster.inputs.split import ExampleSplit
-from training_cluster.training.checkpoint import CheckpointFolder
+from training_cluster.training.checkpoint import Arrays, CheckpointFolder
+from training_cluster.training.evaluation import Evaluation
+from training_cluster.training.examination import Examination
 from training_cluster.training.interruption import Interruption
+from training_cluster.training.keeping import Keeper
 from training_cluster.training.loop import TrainingLoop
+from training_cluster.training.meters import Costs, Window
 from training_cluster.training.predictor import Predictor
-from training_cluster.training.progress import ProgressLog
+from training_cluster.training.profiling import ProfilerWindow
+from training_cluster.training.reports import Reports
+from training_cluster.training.rhythm import Questions
+from training_cluster.training.standing import Standing
+from training_cluster.training.wishes import HISTOGRAMS, Wishes
 from training_cluster.training.workers import Workers
-
-_SHOWN_VALIDATION_BATCHES = 4
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How the model does on the validation examples after `step` steps."""
-
-    step: int
-    loss: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -47,36 +42,56 @@ class Surroundings:
 
     workers: Workers
     config: TrainingConfig
-    manifest: DataManifest
     split: ExampleSplit
     folder: RunFolder
     clock: Clock
     interruption: Interruption
     binding: dict[str, str]
+    costs: Costs
 
 
 class TrainingSession:
     """The steps of one run in this process."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._given = surroundings
-        config, split = surroundings.config, surroundings.split
+    def __init__(self, given: Surroundings) -> None:
+        config, split, workers = given.config, given.split, given.workers
+        _refuse_unmeasured_stopping(config)
+        self._given = given
         self.total_steps = split.steps_per_epoch * config.optimization.epochs
-        self.step = 0
         self.images_per_second = 0.0
         self._loop = TrainingLoop(
-            surroundings.workers.strategy,
+            workers.strategy,
             config=config,
-            contract=surroundings.manifest.contract,
-            class_count=len(surroundings.manifest.labels),
+            contract=split.contract,
+            class_count=len(split.labels),
             total_steps=self.total_steps,
+            class_weights=class_weights(config.optimization, split.label_shares),
         )
-        self.predictor = Predictor(
-            config, contract=surroundings.manifest.contract, class_count=len(surroundings.manifest.labels)
+        self.predictor = Predictor(config, contract=split.contract, class_count=len(split.labels))
+        self.reports = Reports(
+            given.folder, labels=split.labels, clock=given.clock, total_steps=self.total_steps, index=workers.index
         )
-        self._checkpoints = CheckpointFolder(surroundings.folder.path / "checkpoints", binding=surroundings.binding)
-        self._progress = ProgressLog(surroundings.folder.path, clock=surroundings.clock, total_steps=self.total_steps)
+        checkpoints = CheckpointFolder(given.folder.checkpoints, binding=given.binding)
+        self._keeper = Keeper(checkpoints, workers=workers, costs=given.costs, tell=self.reports.warn)
+        self._questions = Questions(workers, given.clock)
+        self._examination = Examination(self.predictor, split, workers=workers)
+        self._wishes = Wishes(given.folder.control)
+        events = given.folder.events / ("train" if workers.is_chief else f"worker-{workers.index}")
+        self._profiler = ProfilerWindow(self._wishes, events, tell=lambda text: self.reports.say("note", detail=text))
+        self._meter = InputMeter()
+        self._standing = Standing()
         self._evaluation: Evaluation | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.reports.step
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How the weights do that are to be exported; known once `run` has returned True."""
+        assert self._evaluation is not None
+        return self._evaluation
 
     def run(self) -> bool:
         """Train from the newest checkpoint to the end; return False when interrupted at a checkpoint.
@@ -85,154 +100,181 @@ class TrainingSession:
             TrainingError: the loss is no number any more.
         """
         self._restore()
-        events = self._open_events()
-        try:
-            while self.step < self.total_steps:
-                if not self._train_epoch(events):
-                    self._save()
-                    self._report("interrupted")
-                    return False
-                self._evaluate(events)
-            self._save()
-            return True
-        finally:
-            if events is not None:
-                events.close()
-
-    def evaluation(self) -> Evaluation:
-        """Return how the model does now; it is measured again when that is not known."""
-        if self._evaluation is None or self._evaluation.step != self.step:
-            self._evaluate(None)
-        assert self._evaluation is not None
-        return self._evaluation
-
-    def report_complete(self) -> None:
-        """Say that the run folder is complete."""
-        evaluation = self.evaluation()
-        self._report("complete", validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy)
-
-    def report_export(self, detail: str) -> None:
-        """Tell the progress log what the export is at."""
-        self._report("export", detail=detail)
+        with self.reports:
+            self.reports.begin(self._given.config.resolved(), distribution=self._given.split.distribution())
+            try:
+                is_done = not self._asks_to_end() and self._train() and self._conclude()
+            finally:
+                self._profiler.close()
+            if not is_done:
+                self._save()
+                self.reports.say("interrupted")
+        return is_done
 
     def _restore(self) -> None:
-        """Begin where the chief's newest checkpoint ends."""
-        workers = self._given.workers
-        checkpoint = self._checkpoints.restore() if workers.is_chief else None
-        step = workers.step_of_chief(checkpoint.step if checkpoint else 0)
-        if step:
-            mine = checkpoint.arrays if checkpoint else self._loop.arrays()
-            self._loop.assign(workers.arrays_of_chief(mine))
-        self.step = step
-        self._report("resumed" if step else "started")
+        """Begin where the newest checkpoint of any worker ends."""
+        checkpoint = self._keeper.newest(self._loop.arrays)
+        if checkpoint is not None:
+            self._loop.assign(checkpoint.arrays)
+            self.reports.step = checkpoint.step
+            self._standing = Standing.from_state(
+                checkpoint.state, step=checkpoint.step, steps_per_epoch=self._given.split.steps_per_epoch
+            )
+            if self._standing.best_step == checkpoint.step and self._patience:
+                self._keeper.keep_best(checkpoint.step)
+        self.reports.say("resumed" if checkpoint is not None else "started")
 
-    def _open_events(self) -> TrainingEvents | None:
-        if not self._given.workers.is_chief:
-            return None
-        events = TrainingEvents(self._given.folder.events, labels=self._given.manifest.labels)
-        events.configuration(self._given.config.resolved())
-        return events
+    def _train(self) -> bool:
+        while not self._is_over():
+            go_on = self._evaluate() if self._owes_evaluation() else self._train_epoch()
+            if not go_on:
+                return False
+        return self._save()
 
-    def _train_epoch(self, events: TrainingEvents | None) -> bool:
-        """Train to the end of the epoch that `step` lies in; return False when asked to end before."""
+    def _is_over(self) -> bool:
+        is_at_end = self.step == self.total_steps or self._standing.is_ended_early
+        return is_at_end and not self._owes_evaluation()
+
+    def _owes_evaluation(self) -> bool:
+        is_epoch = self.step > 0 and not self._standing.position.steps
+        wants = self._given.config.execution.is_evaluated or self.step == self.total_steps
+        return is_epoch and wants and self._standing.evaluated_step != self.step
+
+    def _train_epoch(self) -> bool:
+        """Train to the end of the epoch; return False when asked to end before."""
         given, execution = self._given, self._given.config.execution
-        epoch, first_step = divmod(self.step, given.split.steps_per_epoch)
-        position = EpochPosition(epoch).after(first_step, pipelines=given.workers.count)
-        window = _Window(given.clock)
-        for batch in self._loop.batches(given.split, position=position, meter=InputMeter()):
+        position, window = self._standing.position, Window(given.clock, self._meter)
+        for batch in self._loop.batches(given.split, position=position, meter=self._meter):
             window.add(*self._loop.step(batch))
-            self.step += 1
-            is_last = self.step % given.split.steps_per_epoch == 0
+            self.reports.step += 1
+            self._count_step()
+            is_last = not self._standing.position.steps
             is_saved = self.step % execution.checkpoint_every_steps == 0
             is_looked_at = self.step % execution.log_every_steps == 0 or is_saved or is_last
-            # With several workers the question costs an all-reduce, so it is asked now and then.
-            asks = is_looked_at or given.workers.count == 1
-            is_stopping = asks and given.workers.any(given.interruption.is_requested)
-            if is_looked_at or is_stopping:
+            answer = self._questions.ask(
+                is_due=is_looked_at,
+                is_stopping=given.interruption.is_requested,
+                wants_histograms=is_looked_at and self._wishes.wants_histograms(),
+            )
+            if is_looked_at or answer.is_stopping:
                 # Before any saving: a checkpoint never holds weights that a NaN has passed through.
-                self._look(window, events, epoch=epoch)
-                window = _Window(given.clock)
-            if is_stopping:
+                self._look(window, epoch=position.epoch)
+                window = Window(given.clock, self._meter)
+            if answer.wants_histograms or (is_last and self._draws_histograms(position.epoch)):
+                self._draw_histograms(batch)
+            if answer.is_stopping or (is_saved and not self._save()):
                 return False
-            if is_saved:
-                self._save()
+        if self._standing.position.epoch == position.epoch:
+            raise TrainingError(f"Training stopped: the inputs ended before epoch {position.epoch + 1} did.")
         return True
 
-    def _look(self, window: _Window, events: TrainingEvents | None, *, epoch: int) -> None:
+    def _count_step(self) -> None:
+        self._given.costs.first_step()
+        self._profiler.after_step()
+        self._standing = self._standing.after_step(
+            pipelines=self._given.workers.count, steps_per_epoch=self._given.split.steps_per_epoch
+        )
+
+    def _look(self, window: Window, *, epoch: int) -> None:
         loss, accuracy = window.means()
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"Training stopped: the loss is {loss} after step {self.step} of {self.total_steps}, so the weights "
-                "are worthless and no candidate is written. Lower optimization.learning_rate or add warm-up, "
-                "and train under another run id."
-            )
-        self.images_per_second = window.steps_per_second() * self._given.config.optimization.batch_size
-        rate = self._loop.learning_rate(self.step - 1)
-        if events is not None:
-            events.training(
-                step=self.step,
-                loss=loss,
-                accuracy=accuracy,
-                learning_rate=rate,
-                images_per_second=self.images_per_second,
-            )
-        self._report("step", epoch=epoch + 1, loss=loss, accuracy=accuracy, images_per_second=self.images_per_second)
+            raise TrainingError(_no_number("the loss", loss, step=self.step, total_steps=self.total_steps))
+        self._given.costs.add(window)
+        self.images_per_second = window.steps_per_second * self._given.config.optimization.batch_size
+        figures = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": self._loop.learning_rate(self.step - 1),
+            "images_per_second": self.images_per_second,
+            "host_images_per_second": self.images_per_second / self._given.workers.count,
+            "input_wait_share": window.wait_share,
+        }
+        self.reports.window(epoch=epoch + 1, figures=figures | _gpu_memory())
+        self._profiler.look()
 
-    def _evaluate(self, events: TrainingEvents | None) -> None:
-        given = self._given
-        self.predictor.take(self._loop.served_weights())
-        if not given.workers.is_chief:
-            return
-        logits, truth = self.predictor.logits(validation_batches(given.split))
-        probabilities = _softmax(logits)
-        chosen = np.maximum(probabilities[np.arange(len(truth)), truth], np.finfo(np.float32).tiny)
-        found = Evaluation(
-            step=self.step,
-            loss=float(-np.log(chosen).mean()),
-            accuracy=float((probabilities.argmax(axis=1) == truth).mean()),
+    def _evaluate(self) -> bool:
+        found = self._examined(self._loop.served_weights(), step=self.step)
+        if found is None:
+            return False
+        self._standing = self._standing.after_evaluation(step=self.step, loss=found.loss, patience=self._patience)
+        self.reports.evaluated(
+            found, self._examination.mistakes, epoch=self._standing.position.epoch, model=self.predictor.model
         )
+        if self._standing.is_ended_early:
+            self.reports.say("ended-early", best_step=self._standing.best_step, best_loss=self._standing.best_loss)
+        if not self._patience:
+            return True
+        return self._save(is_best=self._standing.best_step == self.step)
+
+    def _conclude(self) -> bool:
+        """Put the weights into the predictor that are to be exported; return False when asked to end before."""
+        step, weights = self.step, self._loop.served_weights()
+        if self._patience:
+            best = self._keeper.best(self._standing.best_step, self._loop.arrays)
+            if best is not None:
+                step, weights = best.step, best.arrays
+            else:
+                self.reports.warn("the best checkpoint is lost, so the newest weights are exported")
+        if self._evaluation is None or self._evaluation.step != step:
+            return self._examined(weights, step=step) is not None
+        self.predictor.take(weights)
+        return True
+
+    def _examined(self, weights: Arrays, *, step: int) -> Evaluation | None:
+        """Return how the weights do, or None when asked to end before that was known."""
+        self.predictor.take(weights)
+        found = self._examination.evaluate(step=step, asks_to_end=self._asks_to_end)
+        if found is not None and not math.isfinite(found.loss):
+            raise TrainingError(_no_number("the validation loss", found.loss, step=step, total_steps=self.total_steps))
         self._evaluation = found
-        if events is not None:
-            shown = validation_batches(given.split).take(_SHOWN_VALIDATION_BATCHES)
-            pixels = np.concatenate([batch.numpy() for batch, _ in shown])
-            scalars = {"loss": found.loss, "accuracy": found.accuracy}
-            events.validation(step=self.step, pixels=pixels, truth=truth, probabilities=probabilities, **scalars)
-            events.flush()
-        epoch = self.step // given.split.steps_per_epoch
-        self._report("epoch", epoch=epoch, validation_loss=found.loss, validation_accuracy=found.accuracy)
+        return found
 
-    def _save(self) -> None:
-        # Reading variables that differ between workers is a collective, so every worker takes part.
+    def _asks_to_end(self) -> bool:
+        return self._questions.ask(is_due=False, is_stopping=self._given.interruption.is_requested).is_stopping
+
+    @property
+    def _patience(self) -> int:
+        return self._given.config.optimization.early_stopping_epochs
+
+    def _draws_histograms(self, epoch: int) -> bool:
+        every = self._given.config.execution.histograms_every_epochs
+        return bool(every) and (epoch + 1) % every == 0
+
+    def _draw_histograms(self, batch: Any) -> None:
+        self.reports.histograms(self._loop.histograms(batch))
+        self._wishes.fulfil(HISTOGRAMS)
+
+    def _save(self, *, is_best: bool = False) -> bool:
+        """Write a checkpoint; return False when it is of no use to go on, since none can be written."""
+        return self._keeper.save(self._sound_arrays, step=self.step, state=self._standing.to_state(), is_best=is_best)
+
+    def _sound_arrays(self) -> Arrays:
         arrays = self._loop.arrays()
-        if self._given.workers.is_chief:
-            self._checkpoints.save(arrays, step=self.step)
-
-    def _report(self, event: str, **figures: float | str) -> None:
-        if self._given.workers.is_chief:
-            self._progress.write(event, step=self.step, **figures)
-
-
-class _Window:
-    """Losses and accuracies since the last look; they stay on the device until they are asked for."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._began = clock.monotonic()
-        self._figures: list[tuple[object, object]] = []
-
-    def add(self, loss: object, accuracy: object) -> None:
-        self._figures.append((loss, accuracy))
-
-    def means(self) -> tuple[float, float]:
-        figures = np.array([[float(loss), float(accuracy)] for loss, accuracy in self._figures])  # type: ignore[arg-type]
-        loss, accuracy = figures.mean(axis=0)
-        return float(loss), float(accuracy)
-
-    def steps_per_second(self) -> float:
-        return len(self._figures) / max(self._clock.monotonic() - self._began, 1e-9)
+        # The loss of a step says nothing of the weights after it.
+        if not all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith("model/")):
+            text = _no_number("a weight", math.nan, step=self.step, total_steps=self.total_steps)
+            raise TrainingError(text)
+        return arrays
 
 
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    answer: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return answer
+def _no_number(what: str, value: float, *, step: int, total_steps: int) -> str:
+    return (
+        f"Training stopped: {what} is {value} after step {step} of {total_steps}, so the weights "
+        "are worthless and no candidate is written. Lower optimization.learning_rate or add warm-up, "
+        "and train under another run id."
+    )
+
+
+def _gpu_memory() -> dict[str, float]:
+    """Return the most memory that any GPU of this host held so far, if there is one."""
+    devices = tf.config.list_logical_devices("GPU")
+    peaks = [tf.config.experimental.get_memory_info(device.name)["peak"] / 1e6 for device in devices]
+    return {"gpu_memory_megabytes": max(peaks)} if peaks else {}
+
+
+def _refuse_unmeasured_stopping(config: TrainingConfig) -> None:
+    if config.optimization.early_stopping_epochs and not config.execution.is_evaluated:
+        raise SettingsError(
+            "Training refused: optimization.early_stopping_epochs needs an evaluation after each epoch, and "
+            "execution.is_evaluated is false. Change one of them."
+        )

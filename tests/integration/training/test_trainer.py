@@ -134,7 +134,7 @@ def test_changed_shards_are_refused_before_anything_is_trained(
     )
     shard = damaged / manifest.shards[0].path
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    task = TrainingTask(tmp_path / "run", "run", "digits", training.config_path, damaged, "ada")
+    task = TrainingTask(tmp_path / "run", "run", "digits", training.config_path, str(damaged), "ada")
     with pytest.raises(IntegrityError, match="is not what its manifest says"):
         _train(task)
     assert not (tmp_path / "run").exists()
