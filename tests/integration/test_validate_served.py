@@ -97,7 +97,8 @@ def train(judges: Judges) -> Callable[..., RunFolder]:
     """Make a complete run whose model prefers red by `bias`: with 0 it is right nearly always."""
     import keras
 
-    from training_cluster.exports.export import export_model
+    from training_cluster.config.tables import ExportTable
+    from training_cluster.exports.run_export import TrainedModel, export_run
 
     def make(name: str, *, bias: float, labels: tuple[str, ...] = LABELS) -> RunFolder:
         run = RunFolder(judges.root / name)
@@ -116,9 +117,8 @@ def train(judges: Judges) -> Callable[..., RunFolder]:
         model.layers[-1].set_weights([kernel, biases])
         sample = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
         run.path.mkdir()
-        export_model(
-            model, export_dir=run.export, contract=CONTRACT, labels=labels, model_name="colours", sample_pixels=sample
-        )
+        trained = TrainedModel(model, "colours", CONTRACT, labels, lambda: [(sample, np.zeros(8, np.int64))])
+        export_run(trained, folder=run, table=ExportTable(), report=lambda _: None)
         complete(run, labels=labels)
         return run
 

@@ -23,10 +23,6 @@ from training_cluster.protobuf_wire import field, map_entry
 LABELS_PATH = "assets.extra/labels.json"
 WARMUP_PATH = "assets.extra/tf_serving_warmup_requests"
 
-GOLDEN_TOLERANCE = 1e-3
-"""How far a probability may be from the one measured here: other CPUs round the sums of a network
-differently (seen: 1e-6 to 1e-4), a wrong weight or a wrong picture moves it by far more."""
-
 _WARMUP_BATCHES = (1, 8, 32)
 
 
@@ -41,6 +37,7 @@ def write_golden_examples(
     probabilities: npt.NDArray[np.float32],
     *,
     contract: InputContract,
+    tolerance: float,
 ) -> None:
     """Write pixels [n, height, width, channels] with the probabilities [n, classes] that the reloaded export gave."""
     examples = tuple(
@@ -53,7 +50,7 @@ def write_golden_examples(
         height=contract.height,
         width=contract.width,
         channels=contract.channels,
-        tolerance=GOLDEN_TOLERANCE,
+        tolerance=tolerance,
         examples=examples,
     )
     _write(export_dir / GOLDEN_EXAMPLES_PATH, record.to_json())

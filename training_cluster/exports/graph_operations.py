@@ -50,10 +50,19 @@ def refuse_other_operations(export_dir: Path, *, signature_name: str) -> None:
     Raises:
         TrainingError: names the others.
     """
-    others = sorted(reachable_operations(export_dir, signature_name=signature_name) - SERVED_OPERATIONS)
-    if others:
+    refuse_operations(reachable_operations(export_dir, signature_name=signature_name) - SERVED_OPERATIONS)
+
+
+def refuse_operations(others: Iterable[str]) -> None:
+    """Refuse the operations `others`, if there are any.
+
+    Raises:
+        TrainingError: names them.
+    """
+    named = ", ".join(sorted(others))
+    if named:
         raise TrainingError(
-            f"Export refused: the model uses the operations {', '.join(others)}, which serving hosts do not execute. "
+            f"Export refused: the model uses the operations {named}, which serving hosts do not execute. "
             "Build the network from layers without them."
         )
 
