@@ -18,7 +18,7 @@ from artifact_sync.errors import InputError
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,254}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """A key that exists, and its size."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -231,7 +232,7 @@ def _looks(holdout: Holdout | None, contract: InputContract, *, workers: int) ->
     from serving.decode_pool import DecodePool
     from validation.photos.near_duplicates import hashes_of
 
-    with DecodePool(workers=workers) as decoder:
+    with DecodePool(workers=workers or os.cpu_count() or 1) as decoder:
         return hashes_of(holdout, contract, decoder=decoder)
 
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from artifact_sync.canonical import sha256_hex
 from liftgate.cli import liftgate
 from training_cluster.datasets.data_manifest import DataManifest, IndexedDataManifest
 from validation.photos.holdout import load_holdout
@@ -93,3 +94,42 @@ def test_a_dataset_without_looks_is_said_to_have_none(site: Path) -> None:
     again = _run(*words)
     assert again.exit_code == 0, again.output
     assert "near duplicates of the holdout cannot be looked for" in again.stderr
+
+
+def test_a_part_of_the_photos_becomes_the_holdout_which_then_guards_the_next_build(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("build", "--photos", "photos.csv", "--size", "16x16x3", "--no-feedback")
+    built = _run(*words, "--out", "one", "--holdout-share", "0.3")
+    assert built.exit_code == 0, built.output
+    assert "1 look nearly like another one" in built.stdout
+    (line,) = [line for line in built.stdout.splitlines() if "photos for a holdout, not in the shards" in line]
+    count = int(line.split()[0])
+    assert line.endswith("liftgate dataset freeze-holdout --photos one/holdout.csv")
+    frozen = _run("freeze-holdout", "--photos", "one/holdout.csv", "--open-share", "0.4", "--out", "holdout")
+    assert frozen.exit_code == 0, frozen.output
+    assert f"{count} photos of 2 classes" in frozen.stdout
+
+    # With the holdout set, neither its photos nor one that looks nearly like one of them is trained on.
+    settings = (site / "liftgate.toml").read_text()
+    (site / "liftgate.toml").write_text(f'{settings}[validation]\nholdout_dir = "holdout"\n')
+    sources = {item.sha256 for item in load_holdout(site / "holdout").record.items}
+    held_out = next(path for path in site.glob("[0-9]*.png") if sha256_hex(path.read_bytes()) in sources)
+    Image.open(held_out).save(site / "nearly.jpg", quality=90)
+    label = ("crack", "sound")[int(held_out.stem) % 2]
+    (site / "more.csv").write_text((site / "photos.csv").read_text() + f"nearly.jpg,{label},phone\n")
+    guarded = _run("build", "--photos", "more.csv", "--size", "16x16x3", "--no-feedback", "--json")
+    assert guarded.exit_code == 0, guarded.output
+    document = json.loads(guarded.stdout)
+    assert (document["excluded"], document["examples"]) == (count + 1, 61 - count)
+
+    for refused in ("none.csv", "s3://BAD_NAME/x"):
+        told = _run("build", "--photos", refused, "--out", "none")
+        assert told.exit_code != 0
+        assert not (site / "none").exists()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training_cluster.datasets.build.build_dataset", interrupt)
+    assert "the same command goes on from there" in _run(*words, "--out", "two").stderr

@@ -62,6 +62,8 @@ def open_index(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(path)
+        # Nobody else opens it, and so it needs no shared memory, which a network disk does not have.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
