@@ -33,6 +33,11 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def data_manifest_json(self) -> Path:
+        """What the dataset was made of; runs that were begun before there was a copy have none."""
+        return self.path / "data_manifest.json"
+
+    @property
     def export(self) -> Path:
         """The SavedModel directory."""
         return self.path / "export"

@@ -93,7 +93,10 @@ class Execution:
             config_sha256=self.config.sha256,
             data_manifest_sha256=self.manifest.sha256,
         )
-        return start.begin(self.folder.path)
+        first = start.begin(self.folder.path)
+        # Comparing runs needs the account of the data, wherever the dataset is by then.
+        write_durably(self.folder.data_manifest_json, self.manifest.to_json())
+        return first
 
     def _refuse_difference(self, start: TrainingStart) -> None:
         """Refuse to train together from other data or with another configuration than the chief."""
