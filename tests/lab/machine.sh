@@ -5,6 +5,9 @@
 # the read-only lower layer, so that python and what is installed are there at once. All that it
 # writes lies in a tmpfs that only it sees: when this process ends, nothing of it is left.
 #
+# With port 22 the machine has a network of its own and answers at each of its addresses. A folder FOLDER/srv
+# is its /srv/liftgate: a disk that outlives it.
+#
 # FOLDER holds ssh_host_ed25519_key and authorized_keys. READABLE paths, and what leads to them, are
 # made readable for the machine's user `trainer`; folders among them that lie under /tmp, where the
 # machine has its own files, are shown there too. To be run under `unshare --mount --uts --ipc --pid --fork`.
@@ -38,7 +41,7 @@ done
 
 install -m 600 "$folder/ssh_host_ed25519_key" "$root/etc/ssh/liftgate_host_key"
 cat > "$root/etc/ssh/liftgate_sshd_config" <<CONFIG
-ListenAddress 127.0.0.1
+ListenAddress $([ "$port" = 22 ] && echo 0.0.0.0 || echo 127.0.0.1)
 Port $port
 HostKey /etc/ssh/liftgate_host_key
 PermitRootLogin prohibit-password
@@ -54,6 +57,7 @@ chroot "$root" useradd --create-home --shell /bin/bash --password '*' trainer 2>
 install -d -m 700 "$root/root/.ssh"
 install -m 600 "$folder/authorized_keys" "$root/root/.ssh/authorized_keys"
 install -d -m 755 "$root/srv/liftgate"
+[ ! -d "$folder/srv" ] || mount --bind "$folder/srv" "$root/srv/liftgate"
 chroot "$root" install -d -m 700 -o trainer -g trainer /home/trainer/.ssh
 install -m 644 "$folder/authorized_keys" "$root/home/trainer/.ssh/authorized_keys"
 chroot "$root" chown trainer:trainer /home/trainer/.ssh/authorized_keys /srv/liftgate

@@ -1,7 +1,8 @@
-"""Machines on this machine, for tests: own files, users, process ids, sshd, and real systemd when asked for."""
+"""Machines on this machine, for tests: own files, users, processes, sshd, real systemd and a network when asked for."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -11,16 +12,21 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _SCRIPT = Path(__file__).with_name("machine.sh")
 _BOOT_SECONDS = 60.0
+_NEW_NETWORK = 0x40000000
+_HEAD_ADDRESS = "10.77.0.1"
+_BRIDGE = "site"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that answers on 127.0.0.1 at its own port, as `trainer` or `root`."""
+    """A machine that answers at its address and port, as `trainer` or `root`."""
 
     name: str
+    address: str
     port: int
     folder: Path
     identity_file: Path
@@ -29,13 +35,22 @@ class Machine:
     @property
     def known_hosts_line(self) -> str:
         key_type, key, *_ = (self.folder / "ssh_host_ed25519_key.pub").read_text().split()
-        return f"[127.0.0.1]:{self.port} {key_type} {key}\n"
+        place = self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+        return f"{place} {key_type} {key}\n"
 
     def power_off(self) -> None:
         """Cut the power: everything on the machine ends at once, nothing is asked."""
         self.process.kill()
         self.process.wait()
         _remove_control_groups(f"liftgate-{self.name}-{self.port}")
+
+    def cut_off(self) -> None:
+        """Pull the cable: nothing comes or goes, and nobody is told."""
+        _ip("link", "set", f"to-{self.name}", "down")
+
+    def connect(self) -> None:
+        """Plug the cable in."""
+        _ip("link", "set", f"to-{self.name}", "up")
 
     def copy(self, local: Path, remote: str) -> None:
         """Copy a folder's content to the machine as root."""
@@ -49,40 +64,98 @@ class Machine:
 
     def _ssh(self, command: str, *, user: str) -> list[str]:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        login = ["-i", str(self.identity_file), "-p", str(self.port), f"{user}@127.0.0.1"]
+        login = ["-i", str(self.identity_file), "-p", str(self.port), f"{user}@{self.address}"]
         return ["ssh", *options, *login, command]
 
 
-class Lab:
-    """Makes machines and ends them."""
+class Network:
+    """A network that only the thread inside the `with` block and its machines see: a head and a switch.
 
-    def __init__(self, folder: Path) -> None:
+    Nothing of this machine's own network is touched, and when the last one leaves it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._kernel = ctypes.CDLL(None, use_errno=True)
+        self._outside = -1
+
+    def __enter__(self) -> Self:
+        self._outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        self._require(self._kernel.unshare(_NEW_NETWORK))
+        _ip("link", "set", "lo", "up")
+        _ip("link", "add", _BRIDGE, "type", "bridge")
+        _ip("address", "add", f"{_HEAD_ADDRESS}/24", "dev", _BRIDGE)
+        _ip("link", "set", _BRIDGE, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._require(self._kernel.setns(self._outside, _NEW_NETWORK))
+        os.close(self._outside)
+
+    def attach(self, process: subprocess.Popen[bytes], name: str, address: str) -> None:
+        """Lay a cable to a machine that has just been started."""
+        # Of a machine whose power was cut the kernel takes the cable away, but in its own time.
+        subprocess.run(["ip", "link", "delete", f"to-{name}"], stderr=subprocess.DEVNULL, check=False)
+        _wait_for_own_network(process)
+        cable = ["link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(process.pid)]
+        _ip(*cable)
+        _ip("link", "set", f"to-{name}", "master", _BRIDGE, "up")
+        for words in (("link", "set", "lo", "up"), ("address", "add", f"{address}/24", "dev", "eth0")):
+            _ip(*words, inside=process)
+        _ip("link", "set", "eth0", "up", inside=process)
+
+    def _require(self, result: int) -> None:
+        if result != 0:
+            raise OSError(ctypes.get_errno(), "cannot change the network of this thread")
+
+
+class Lab:
+    """Makes machines and ends them; in a network of their own when one is given."""
+
+    def __init__(self, folder: Path, *, network: Network | None = None) -> None:
         self.folder = folder
         self.identity_file = folder / "id_ed25519"
+        self._network = network
         self._machines: list[Machine] = []
 
     def boot(self, name: str, *, systemd: bool = False) -> Machine:
-        """Start a machine and wait until its sshd answers."""
+        """Start a machine and wait until its sshd answers.
+
+        In a network of their own machines keep their address and what lies in /srv/liftgate when they are
+        booted again after a power cut.
+        """
         if not self.identity_file.exists():
             keygen(self.identity_file)
         folder = self.folder / name
-        (folder / "disk").mkdir(parents=True)
-        keygen(folder / "ssh_host_ed25519_key")
-        shutil.copy(self.identity_file.with_suffix(".pub"), folder / "authorized_keys")
-        port = _free_port()
-        readable = [Path(sys.executable), Path(sys.executable).resolve(), _SCRIPT]
-        readable += [_SCRIPT.parents[2], Path(sys.prefix), Path(sys.base_prefix)]
-        command = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", str(_SCRIPT)]
-        command += [str(folder), name, "systemd" if systemd else "ssh", str(port), *map(str, readable)]
-        with (folder / "console.log").open("wb") as console:
-            # With the death signal the machine ends with us, even when we are killed.
-            process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], stdout=console, stderr=console, stdin=subprocess.DEVNULL
-            )
-        machine = Machine(name, port, folder, self.identity_file, process)
+        is_new = not folder.exists()
+        (folder / "disk").mkdir(parents=True, exist_ok=True)
+        if is_new:
+            keygen(folder / "ssh_host_ed25519_key")
+            shutil.copy(self.identity_file.with_suffix(".pub"), folder / "authorized_keys")
+        if self._network is None:
+            address, port = "127.0.0.1", _free_port()
+        else:
+            names = list(dict.fromkeys([*(machine.name for machine in self._machines), name]))
+            address, port = f"10.77.0.{11 + names.index(name)}", 22
+            (folder / "srv").mkdir(exist_ok=True)
+        process = self._start(folder, name, systemd=systemd, port=port)
+        machine = Machine(name, address, port, folder, self.identity_file, process)
         self._machines.append(machine)
+        if self._network is not None:
+            self._network.attach(process, name, address)
         _wait_for_sshd(machine)
         return machine
+
+    def _start(self, folder: Path, name: str, *, systemd: bool, port: int) -> subprocess.Popen[bytes]:
+        readable = [Path(sys.executable), Path(sys.executable).resolve(), _SCRIPT]
+        readable += [_SCRIPT.parents[2], Path(sys.prefix), Path(sys.base_prefix)]
+        command = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+        command += [] if self._network is None else ["--net"]
+        command += [str(_SCRIPT), str(folder), name, "systemd" if systemd else "ssh", str(port), *map(str, readable)]
+        with (folder / "console.log").open("wb") as console:
+            # With the death signal the machine ends with us, even when we are killed.
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], stdout=console, stderr=console, stdin=subprocess.DEVNULL
+            )
 
     def close(self) -> None:
         """Power off all machines."""
@@ -102,6 +175,14 @@ def why_not() -> str | None:
     return None if done.returncode == 0 else f"this machine allows no namespaces: {done.stderr.strip()}"
 
 
+def why_no_network() -> str | None:
+    """Return why machines cannot have a network of their own here, or None when they can."""
+    missing = [tool for tool in ("ip", "nsenter") if shutil.which(tool) is None]
+    if missing:
+        return f"machines with a network of their own need {', '.join(missing)} (Debian: iproute2 util-linux)"
+    return why_not()
+
+
 def why_no_systemd() -> str | None:
     """Return why machines with systemd cannot be made here, or None when they can."""
     missing = [tool for tool in ("systemd-nspawn", "/lib/systemd/systemd") if shutil.which(tool) is None]
@@ -113,6 +194,19 @@ def why_no_systemd() -> str | None:
 def keygen(path: Path) -> None:
     """Make an Ed25519 key pair without a passphrase at `path` and `path`.pub."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
+
+
+def _ip(*words: str, inside: subprocess.Popen[bytes] | None = None) -> None:
+    enter = [] if inside is None else ["nsenter", f"--net=/proc/{inside.pid}/ns/net"]
+    subprocess.run([*enter, "ip", *words], check=True)
+
+
+def _wait_for_own_network(process: subprocess.Popen[bytes]) -> None:
+    own, deadline = Path("/proc/thread-self/ns/net").readlink(), time.monotonic() + _BOOT_SECONDS
+    while Path(f"/proc/{process.pid}/ns/net").readlink() == own:
+        if time.monotonic() > deadline:
+            raise RuntimeError("the machine got no network of its own")
+        time.sleep(0.005)
 
 
 def _free_port() -> int:
@@ -137,7 +231,7 @@ def _wait_for_sshd(machine: Machine) -> None:
     deadline = time.monotonic() + _BOOT_SECONDS
     while time.monotonic() < deadline and machine.process.poll() is None:
         try:
-            with socket.create_connection(("127.0.0.1", machine.port), timeout=5) as connection:
+            with socket.create_connection((machine.address, machine.port), timeout=5) as connection:
                 if connection.recv(4) == b"SSH-":
                     return
         except OSError:

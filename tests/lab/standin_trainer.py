@@ -1,9 +1,9 @@
 """A trainer without TensorFlow: steps, checkpoints, SIGTERM, progress, wishes and run folder as the real one has them.
 
 It reads keys of the configuration otherwise than the real one: `optimization.epochs` are its steps, it fails at step
-`model.frozen_epochs`, and at step `optimization.early_stopping_epochs` it waits for the file `go` in the run folder,
-or for SIGTERM; 0 is never. With TF_CONFIG it trains only as long as it reaches its peers: they meet before the
-first step, and whoever finds another one gone ends with the exit code of a lost peer.
+`data.max_examples`, and at each step from `execution.histograms_every_epochs` on it waits for the file `go` in the run
+folder, or for SIGTERM; 0 is never. With TF_CONFIG it trains only as long as it reaches its peers: they meet before
+the first step, and whoever finds another one gone ends with the exit code of a lost peer.
 """
 
 from __future__ import annotations
@@ -111,16 +111,18 @@ def main() -> int:
         return INTERRUPTED_EXIT_CODE if peers.is_asked_to_stop else PEER_LOST_EXIT_CODE
     code = train(run, config, peers)
     if code is None and peers.index == 0:
-        finish(run.path, options.run_id, data=Path(options.data, "data_manifest.json").read_bytes())
+        is_folder = not options.data.startswith("s3://")
+        data = Path(options.data, "data_manifest.json").read_bytes() if is_folder else b"streamed"
+        finish(run.path, options.run_id, data=data)
     return code or 0
 
 
 def train(run: RunFolder, config: TrainingConfig, peers: Peers) -> int | None:
-    steps, hold_at = config.optimization.epochs, config.optimization.early_stopping_epochs
+    steps, hold_at = config.optimization.epochs, config.execution.histograms_every_epochs
     if peers.index == 0:
         (run.path / "started.json").write_text("{}")
     for step in range(peers.step + 1, steps + 1):
-        if step == config.model.frozen_epochs:
+        if step == config.data.max_examples:
             sys.stderr.write("the loss is not a number\n")
             return 1
         name = f"progress-{peers.index}.jsonl" if peers.index else "progress.jsonl"
@@ -129,7 +131,8 @@ def train(run: RunFolder, config: TrainingConfig, peers: Peers) -> int | None:
         (run.checkpoints / f"step-{step:010d}.checkpoint").touch()
         peers.step = step
         is_there = peers.wait_for_all()
-        while step == hold_at and is_there and not (run.path / "go").exists() and not peers.is_asked_to_stop:
+        is_held = 0 < hold_at <= step
+        while is_held and is_there and not (run.path / "go").exists() and not peers.is_asked_to_stop:
             fulfil_wishes(run)
             time.sleep(0.02)
             is_there = None not in peers.steps()

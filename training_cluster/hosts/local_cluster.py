@@ -20,7 +20,7 @@ from artifact_sync.canonical import canonical_json
 from artifact_sync.durable import write_durably
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import TrainingRequest, TrainingState, Wish
-from training_cluster.config.training_config import load_config
+from training_cluster.config.training_config import TrainingConfig, load_config
 from training_cluster.datasets.data_manifest import load_data_manifest
 from training_cluster.hosts.attached_run import AttachedRun
 from training_cluster.hosts.attachment import AttachedHost, Attachment, attachment_path
@@ -65,7 +65,7 @@ class LocalCluster:
         if request.run_folder.is_complete:
             return
         # What can be refused at once is not left to a log file.
-        load_config(request.config_path)
+        config = load_config(request.config_path)
         if not request.streams:
             load_data_manifest(Path(request.data))
         attachment = self._fresh_attachment(request)
@@ -73,7 +73,7 @@ class LocalCluster:
         write_durably(path, canonical_json(attachment.model_dump(mode="json")))
         addresses = _addresses(attachment)
         for host in attachment.hosts:
-            self._start_worker(request, host, addresses=addresses)
+            self._start_worker(request, host, config=config, addresses=addresses)
 
     def state(self, request: TrainingRequest) -> TrainingState:
         """Return what is known of the run from its files."""
@@ -129,9 +129,13 @@ class LocalCluster:
             index=index,
         )
 
-    def _start_worker(self, request: TrainingRequest, host: AttachedHost, *, addresses: Sequence[str]) -> None:
+    def _start_worker(
+        self, request: TrainingRequest, host: AttachedHost, *, config: TrainingConfig, addresses: Sequence[str]
+    ) -> None:
         launch = LaunchFolder(Path(host.launch_dir))
         if not launch.is_running:
+            # Its own copy: editing the file while it trains changes nothing, also when it is started again.
+            write_durably(_config_path(launch), canonical_json(config.resolved()))
             launch.give_environment(_own_environment(request, workers=len(addresses)))
         question = Question(
             "start",
@@ -148,8 +152,12 @@ class LocalCluster:
             *(self._python, "-m", "training_cluster.trainer"),
             *("--run-dir", str(host.run_dir), "--run-id", request.run_id),
             *("--model", request.model, "--trained-by", request.trained_by),
-            *("--config", str(request.config_path.resolve()), "--data", data),
+            *("--config", str(_config_path(LaunchFolder(Path(host.launch_dir)))), "--data", data),
         )
+
+
+def _config_path(launch: LaunchFolder) -> Path:
+    return launch.path / "config.json"
 
 
 def _own_environment(request: TrainingRequest, *, workers: int) -> dict[str, str]:

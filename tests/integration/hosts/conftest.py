@@ -59,6 +59,20 @@ def shared_lab(machines: ModuleType, tmp_path_factory: pytest.TempPathFactory) -
         lab.close()
 
 
+@pytest.fixture(scope="module")
+def site(machines: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A lab whose machines have a network of their own, which this thread is in too."""
+    reason = machines.why_no_network()
+    if reason is not None:
+        pytest.skip(reason)
+    with machines.Network() as network:
+        lab = machines.Lab(tmp_path_factory.mktemp("site"), network=network)
+        try:
+            yield lab
+        finally:
+            lab.close()
+
+
 @pytest.fixture
 def write_inventory(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes an inventory of training hosts, with their keys pinned, and returns its path."""
@@ -68,7 +82,7 @@ def write_inventory(tmp_path: Path) -> Callable[..., Path]:
         known_hosts.write_text("".join(host.known_hosts_line for host in hosts) if pinned is None else pinned)
         listed = {
             host.name: {
-                "ansible_host": "127.0.0.1",
+                "ansible_host": host.address,
                 "ansible_port": host.port,
                 "ansible_ssh_private_key_file": str(host.identity_file),
             }
@@ -112,12 +126,15 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
         config_path = tmp_path / f"{run_id}.toml"
         # How the stand-in reads a configuration.
         config_path.write_text(
-            f"[optimization]\nepochs = {steps}\nearly_stopping_epochs = {hold_at}\n[model]\nfrozen_epochs = {fail_at}\n"
+            f"[optimization]\nepochs = {steps}\n[execution]\nhistograms_every_epochs = {hold_at}\n"
+            f"[data]\nmax_examples = {fail_at}\n"
         )
         data_dir = tmp_path / "data"
         data_dir.mkdir(exist_ok=True)
-        (data_dir / "data_manifest.json").write_text('{"shards": 1}')
-        (data_dir / "shard-0").write_bytes(b"pixels" * 10_000)
+        (data_dir / "data_manifest.json").write_text(json.dumps({"shards": [{"path": "s/0", "size_bytes": 60_000}]}))
+        (data_dir / "s").mkdir(exist_ok=True)
+        (data_dir / "s" / "0").write_bytes(b"pixels" * 10_000)
+        (data_dir / "holdout.csv").write_text("path,label\n")
         return TrainingRequest(
             run_id=run_id,
             model="digits",

@@ -1,4 +1,4 @@
-"""What the hosts of one training must have alike, and in which order they are its workers."""
+"""What the hosts of one training must have alike, in which order they are its workers, and which files they need."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def training_host_order(checked, spread):
     return [chief, *[host for host in standings if host != chief]]
 
 
+def training_data_files(manifest):
+    """Return the files that a training reads of a dataset, the manifest last; nothing else of the folder leaves it."""
+    beside = [{"path": manifest[name]["path"]} for name in ("blocks", "examples") if name in manifest]
+    shards = [{"path": shard["path"], "size_bytes": shard["size_bytes"]} for shard in manifest["shards"]]
+    return [*shards, *beside, {"path": "data_manifest.json"}]
+
+
 def _alike(answer):
     gpus = {"number of GPUs": str(answer["gpus"])} if "gpus" in answer else {}
     return {name: value[:12] if name == "data" else value for name, value in answer["alike"].items()} | gpus
@@ -54,4 +61,5 @@ class FilterModule:
         return {
             "training_host_differences": training_host_differences,
             "training_host_order": training_host_order,
+            "training_data_files": training_data_files,
         }
