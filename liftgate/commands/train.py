@@ -136,7 +136,11 @@ def _tell(
 
 def _act(cluster: Cluster, request: TrainingRequest, *, act: str, profile_steps: int | None, as_json: bool) -> None:
     """End the run, or leave a wish with it."""
+    from training_cluster.hosts.attachment import attachment_path
+
     run_id = request.run_id
+    if not attachment_path(request.runs_dir, run_id).exists():
+        raise NotFoundError(f"--{act} is refused: run {run_id} was never started from {request.runs_dir}.")
     match act:
         case "stop":
             cluster.stop(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -59,6 +60,25 @@ run)
 stop) kill "$(systemctl show -P MainPID liftgate-model-server)" ;;
 esac
 """
+# A driver with one GPU, an environment without anything, and two services that only have to be there.
+STAND_INS = r"""
+cat > /usr/bin/nvidia-smi <<'DRIVER'
+#!/bin/sh
+case "$*" in
+*driver_version*) echo "550.54.15, Disabled" ;;
+*uuid*) echo "0, GPU-1, 93, 1200, 15360, 44, [N/A]" ;;
+*) echo "| NVIDIA-SMI 550.54.15   Driver Version: 550.54.15   CUDA Version: 12.4 |" ;;
+esac
+DRIVER
+chmod 755 /usr/bin/nvidia-smi
+mkdir -p /usr/local/stand-in/bin
+ln -s /usr/bin/python3 /usr/local/stand-in/bin/python
+cd /etc/systemd/system
+for name in keeps-time prometheus-node-exporter; do
+    printf '[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=basic.target\n' > $name.service
+done
+"""
+GPU_MEMORY = 'liftgate_gpu_memory_used_bytes{gpu="0",uuid="GPU-1"} 1258291200\n'
 Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -281,53 +301,64 @@ def test_a_serving_host_with_a_container_is_made_from_nothing(
 def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
     systemd_machine: Any, play: Play, tmp_path: Path
 ) -> None:
-    """The environment comes from a folder of wheels on the host, as on a site without the internet."""
-    write_wheel(tmp_path / "wheels", "liftgate", "9.9")
-    systemd_machine.copy(tmp_path / "wheels", "/srv/wheels")
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("liftgate==9.9\n")
+    """The wheels are downloaded on the controlling machine and carried over, as on a site without the internet.
+
+    Driver, node exporter and the service that keeps the clock are stand-ins; units and files are the real ones.
+    """
+    systemd_machine.run(STAND_INS)
     public_key = systemd_machine.identity_file.with_suffix(".pub").read_text().strip()
     variables = {
+        **wheels_of_an_index(tmp_path),
         "python_environment_python": sys.executable,
-        "python_environment_requirements": str(requirements),
-        "python_environment_wheel_dir": "/srv/wheels",
+        "python_environment_tensorflow": "cuda",
         "python_environment_system_packages": [],
         "training_host_user": "gpu-trainer",
         "training_host_home": "/home/gpu-trainer",
         "training_host_work_dir": "/srv/training",
         "training_host_authorized_keys": [public_key],
+        "training_host_needs_gpu": True,
         "training_host_min_free_gb": 0.1,
+        "training_host_time_service": "keeps-time",
+        "training_host_time_packages": [],
+        "host_metrics_packages": [],
+        "host_metrics_has_gpu": True,
+        "host_metrics_gpu_seconds": 1,
     }
 
     def run(*, check: bool = False) -> int:
         return changed(play("training_host.yml", machine=systemd_machine, variables=variables, check=check))
 
+    unfit = {
+        "python_environment_is_managed": False,
+        "python_environment_path": "/usr/local/stand-in",
+        "python_environment_probe": "json",
+        "training_host_min_free_gb": 1_000_000,
+        "training_host_min_driver": "600.0",
+        "training_host_min_cuda": "13.5",
+        "training_host_data_mount": "/srv",
+    }
+    refused = play("training_host.yml", machine=systemd_machine, variables={**variables, **unfit})
+    assert refused.returncode == 2
+    for reason in (
+        "make room or mount a larger disk",
+        "The data disk is not mounted: /srv/training lies on / and not on /srv",
+        "The NVIDIA driver is 550.54.15; TensorFlow needs 600.0 or newer",
+        "runs CUDA up to 12.4; TensorFlow is built for 13.5",
+    ):
+        assert reason in refused.stdout
     assert run(check=True) > 0
-    assert systemd_machine.run("ls -d /srv/training; id gpu-trainer").stdout == ""
+    assert systemd_machine.run("ls -d /srv/training /opt/liftgate/venv/.installed; id gpu-trainer").stdout == ""
     assert run() > 0
     assert run() == 0
 
     assert systemd_machine.run("id -un; touch /srv/training/runs/mine", user="gpu-trainer").stdout == "gpu-trainer\n"
-    version = "/opt/liftgate/venv/bin/python -c 'import liftgate; print(liftgate.__version__)'"
-    assert systemd_machine.run(version).stdout == "9.9\n"
-
-
-def test_a_host_without_a_driver_or_room_is_refused_with_both(systemd_machine: Any, play: Play, tmp_path: Path) -> None:
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("")
-    systemd_machine.run("mkdir -p /opt/liftgate/venv/bin && ln -s /usr/bin/python3 /opt/liftgate/venv/bin/python")
-    variables = {
-        "python_environment_is_managed": False,
-        "python_environment_probe": "json",
-        "training_host_needs_gpu": True,
-        "training_host_min_free_gb": 1_000_000,
-    }
-
-    played = play("training_host.yml", machine=systemd_machine, variables=variables)
-
-    assert played.returncode == 2
-    assert "make room or mount a larger disk" in played.stdout
-    assert "install the NVIDIA driver" in played.stdout
+    listed = systemd_machine.run("/opt/liftgate/venv/bin/python -m pip list --format=freeze").stdout.split()
+    assert {"liftgate==9.9", "tensorflow==2.21.0", "nvidia-stand-in==12.0"} <= set(listed)
+    assert not [package for package in listed if package.startswith("tensorflow-cpu")]
+    assert systemd_machine.run("ls /var/lib/systemd/linger").stdout == "gpu-trainer\n"
+    states = "systemctl is-enabled keeps-time prometheus-node-exporter liftgate-gpu-metrics.timer | xargs"
+    assert systemd_machine.run(states).stdout == "enabled enabled enabled\n"
+    eventually(systemd_machine, "grep -h memory_used_bytes{ /var/lib/prometheus/node-exporter/*.prom", GPU_MEMORY)
 
 
 def load(path: Path) -> Any:
@@ -339,13 +370,38 @@ def load(path: Path) -> Any:
     return module
 
 
-def write_wheel(folder: Path, name: str, version: str) -> None:
+def wheels_of_an_index(folder: Path) -> dict[str, object]:
+    """Write wheels and requirements, and return the variables that have the wheels downloaded from there."""
+    index = folder / "index"
+    index.mkdir()
+    cuda = 'Provides-Extra: and-cuda\nRequires-Dist: nvidia-stand-in==12.0; extra == "and-cuda"\n'
+    for name, version, more in (
+        ("liftgate", "9.9", ""),
+        ("tensorflow_cpu", "2.21.0", ""),
+        ("tensorflow", "2.21.0", cuda),
+        ("nvidia_stand_in", "12.0", ""),
+    ):
+        write_wheel(index, name, version, more=more)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in index.iterdir()}
+    requirements = folder / "requirements.txt"
+    requirements.write_text(
+        f"liftgate==9.9 \\\n    --hash=sha256:{digests['liftgate-9.9-py3-none-any.whl']}\n"
+        "tensorflow-cpu==2.21.0 ; platform_machine == 'x86_64' \\\n"
+        f"    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{digests['tensorflow_cpu-2.21.0-py3-none-any.whl']}\n"
+    )
+    return {
+        "python_environment_requirements": str(requirements),
+        "python_environment_wheels_dir": str(folder / "wheels"),
+        "python_environment_download_arguments": ["--no-index", "--find-links", str(index)],
+    }
+
+
+def write_wheel(folder: Path, name: str, version: str, *, more: str = "") -> None:
     """Write a wheel of one module, with nothing but the standard library."""
-    folder.mkdir()
-    information = f"{name}-{version}.dist-info"
+    information, package = f"{name}-{version}.dist-info", name.replace("_", "-")
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{name}/__init__.py", f'__version__ = "{version}"\n')
-        wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{more}")
         wheel.writestr(f"{information}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{information}/RECORD", "")
 
