@@ -41,7 +41,7 @@ class TrainingLoop:
         contract: the shape of the pixels.
         class_count: the number of labels.
         total_steps: the length of the learning rate's schedule.
-        class_weights: how much an example of each class counts; none given means 1 for each.
+        class_weights: how much an example of each class counts.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TrainingLoop:
         contract: InputContract,
         class_count: int,
         total_steps: int,
-        class_weights: Sequence[float] = (),
+        class_weights: Sequence[float],
     ) -> None:
         self.strategy = strategy
         self.config = config
@@ -70,7 +70,7 @@ class TrainingLoop:
             followed = named_variables("model", self.model.variables)
             self._averages = WeightAverages(strategy, followed, decay=table.ema_decay) if table.ema_decay else None
         self._statistics = [v for v in self.model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
-        self._objective = Objective(self.model, self.optimizer, table, class_weights or [1.0] * class_count)
+        self._objective = Objective(self.model, self.optimizer, table, class_weights)
         # Frozen and not are two graphs, and each is traced and compiled when it is first needed.
         self._gradients = {
             is_frozen: tf.function(self._objective.gradients, jit_compile=execution.is_compiled or None)

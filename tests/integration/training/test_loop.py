@@ -32,7 +32,7 @@ def _loop(
     dropout: float = 0.2,
     mixed_precision: Any = "off",
     is_compiled: bool = False,
-    class_weights: Sequence[float] = (),
+    class_weights: Sequence[float] = (1.0, 1.0, 1.0),
     **optimization: Any,
 ) -> TrainingLoop:
     keras.utils.set_random_seed(3)
