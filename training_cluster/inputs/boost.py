@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from artifact_sync.errors import SettingsError
 from training_cluster.config.tables import BoostTable
-from training_cluster.datasets.example_table import NO_VALUE, ExampleTable
+from training_cluster.datasets.example_table import ExampleTable
 
 _RANK_STREAM = 3
 
@@ -75,16 +75,14 @@ def repetitions(
         SettingsError: the boost names a class, a column or a value that the dataset does not have.
     """
     _check(boost, labels=labels, slice_values=slice_values)
-    codes = [table.labels.astype(np.int64)]
-    factors = np.array([boost.classes.get(label, 1.0) for label in labels])[codes[0]]
+    key = table.labels.astype(np.int64)
+    factors = np.array([boost.classes.get(label, 1.0) for label in labels])[key]
     for column, values in boost.slices.items():
-        code = table.slices[column]
-        by_value = np.ones(NO_VALUE + 1)
-        by_value[: len(slice_values[column])] = [values.get(value, 1.0) for value in slice_values[column]]
-        factors = factors * by_value[code]
-        codes.append(code.astype(np.int64))
-    group = np.unique(np.stack(codes), axis=1, return_inverse=True)[1] if len(codes) > 1 else codes[0]
-    group = np.unique(group, return_inverse=True)[1]
+        known = slice_values[column]
+        code = np.minimum(table.slices[column].astype(np.int64), len(known))
+        factors *= np.array([*(values.get(value, 1.0) for value in known), 1.0])[code]
+        key = key * (len(known) + 1) + code
+    group = np.unique(key, return_inverse=True)[1]
     return Repetitions.of(factors, group.astype(np.int64), seed=seed)
 
 

@@ -79,18 +79,27 @@ def training_batches(
 
 
 def validation_batches(
-    split: ExampleSplit, *, batch_size: int = 256, meter: InputMeter | None = None
+    split: ExampleSplit,
+    *,
+    batch_size: int = 256,
+    share: ReplicaShare = _ALL_ALONE,
+    meter: InputMeter | None = None,
 ) -> tf.data.Dataset:
-    """Return the validation examples in their fixed order: pixels uint8 [≤ batch_size, h, w, c], labels int64."""
+    """Return the validation examples in their fixed order: pixels uint8 [≤ batch_size, h, w, c], labels int64.
+
+    Of several pipelines each gets every so many-th batch, and reads no others.
+    """
     meter = meter or InputMeter()
     picture = (split.contract.height, split.contract.width, split.contract.channels)
+    batches = np.arange(split.validation_count) // batch_size
+    examples = np.flatnonzero(batches % share.pipelines == share.pipeline)
     step = batch_size * max(1, _VALIDATION_WINDOW_BYTES // (batch_size * int(np.prod(picture))))
-    edges = [(begin, min(begin + step, split.validation_count)) for begin in range(0, split.validation_count, step)]
+    edges = [(begin, min(begin + step, len(examples))) for begin in range(0, len(examples), step)]
 
     def produce() -> Iterator[Batch]:
         reader = WindowReader(split.source, meter=meter)
         with meter.keeping_errors():
-            for window in reader.windows(np.arange(split.validation_count), edges):
+            for window in reader.windows(examples, edges):
                 for begin in range(0, len(window.labels), batch_size):
                     pixels = window.pixels[begin : begin + batch_size]
                     yield pixels.reshape(-1, *picture), window.labels[begin : begin + batch_size]
@@ -116,7 +125,7 @@ class _Cutter:
         if not self._augmentation.is_needed:
             yield from (task() for task in tasks)
             return
-        workers = min(_MOST_WORKERS, os.cpu_count() or 1)
+        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="augment")
         try:
             ahead: deque[Future[Batch]] = deque()

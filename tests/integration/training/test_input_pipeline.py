@@ -68,6 +68,20 @@ def test_training_and_validation_share_no_example_and_leave_none_out(split: Exam
     assert np.concatenate([labels for _, labels in validation]).tolist() == [number % 3 for number in range(21)]
 
 
+def test_hosts_that_evaluate_together_get_every_other_batch(split: ExampleSplit) -> None:
+    whole = [labels.numpy().tolist() for _, labels in validation_batches(split, batch_size=8)]
+    meters = [InputMeter(), InputMeter()]
+    parts = [
+        [
+            labels.numpy().tolist()
+            for _, labels in validation_batches(split, batch_size=8, share=ReplicaShare(2, host), meter=meters[host])
+        ]
+        for host in (0, 1)
+    ]
+    assert parts == [whole[0::2], whole[1::2]]
+    assert meters[1].read_bytes < meters[0].read_bytes
+
+
 def test_labels_stay_with_their_pictures_in_a_new_order_each_epoch(split: ExampleSplit) -> None:
     epochs = [_batches(split, position=EpochPosition(epoch)) for epoch in (0, 1)]
     for pixels, labels, weights in itertools.chain(*epochs):
