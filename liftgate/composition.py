@@ -104,15 +104,16 @@ class Site:
         Raises:
             NotFoundError: there is no such run; the message names the nearest ones.
         """
-        folder = RunFolder(self.settings.training.runs_dir / run_id)
+        runs = self.settings.training.runs_dir
         # A longer name than a file may have is an error of the system, not an answer.
         is_name = run_id not in {"", ".", ".."} and "/" not in run_id and len(os.fsencode(run_id)) < 256
-        if not is_name or not folder.path.is_dir():
-            runs = self.settings.training.runs_dir
-            known = sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
-            shown = ", ".join(known[-5:]) or "none yet"
-            raise NotFoundError(f"There is no run {run_id!r} in {runs}. The newest there: {shown}.")
-        return folder
+        # A variant lies in its run: "x-bfloat16" in the run "x".
+        for folder in (RunFolder(runs / run_id), RunFolder(runs / run_id.rpartition("-")[0] / "variants" / run_id)):
+            if is_name and folder.path.is_dir():
+                return folder
+        known = sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
+        shown = ", ".join(known[-5:]) or "none yet"
+        raise NotFoundError(f"There is no run {run_id!r} in {runs}. The newest there: {shown}.")
 
     def model_server(self) -> GrpcModelServer:
         """Return a client of this host's model server, as the agent asks it; it connects when it is first used."""

@@ -83,7 +83,7 @@ def command(
     if act is not None and named is None:
         raise SettingsError(f"Which run is --{act} for? Name it: --run-id or --attach.")
     request = TrainingRequest(
-        run_id=named or _new_run_id(),
+        run_id=named or new_run_id(),
         model=site.settings.model,
         config_path=(training_config or settings.config_path).absolute(),
         data=data or str(settings.data_dir.absolute()),
@@ -91,7 +91,7 @@ def command(
         trained_by=settings.trained_by,
         spread=spread,
     )
-    cluster = _cluster(site.settings, workers=workers)
+    cluster = cluster_of(site.settings, workers=workers)
     if act is not None:
         _act(cluster, request, act=act, profile_steps=profile_steps, as_json=as_json)
         return
@@ -171,7 +171,12 @@ def _one_act(act: str | None, profile_steps: int | None) -> str | None:
     return "profile"
 
 
-def _cluster(settings: Settings, *, workers: int | None) -> Cluster:
+def cluster_of(settings: Settings, *, workers: int | None) -> Cluster:
+    """Return the place that trains: the hosts of the inventory, without one this machine.
+
+    Raises:
+        SettingsError: `workers` is given beside an inventory.
+    """
     inventory = settings.training.inventory
     if inventory is None:
         from training_cluster.hosts.local_cluster import LocalCluster
@@ -193,5 +198,6 @@ def _say_step(step: str) -> None:
         say(f"  {step.rpartition(' : ')[2]}")
 
 
-def _new_run_id() -> str:
+def new_run_id() -> str:
+    """Return a name that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
