@@ -6,6 +6,7 @@ workers add theirs up. Nothing grows with the number of examples. Without Tensor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,11 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of right answers."""
         return float(np.trace(self.confusion) / max(1, self.confusion.sum()))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the loss is one; weights that give another answer are worthless."""
+        return math.isfinite(self.loss)
 
     @property
     def recalls(self) -> npt.NDArray[np.float64]:

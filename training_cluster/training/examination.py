@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from training_cluster.inputs.meter import InputMeter
 from training_cluster.inputs.pipeline import validation_batches
+from training_cluster.inputs.position import ReplicaShare
 from training_cluster.inputs.split import ExampleSplit
 from training_cluster.training.evaluation import Evaluation, Mistakes, Tally, concluded
 from training_cluster.training.predictor import Predictor
@@ -32,21 +34,33 @@ class Examination:
         self._workers = workers
         self.mistakes: Mistakes | None = None
 
-    def evaluate(self, *, step: int, asks_to_end: Callable[[], bool]) -> Evaluation | None:
+    def evaluate(
+        self,
+        *,
+        step: int,
+        asks_to_end: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Evaluation | None:
         """Return how the predictor does; None when `asks_to_end` said so between two batches.
 
         Afterwards `mistakes` are the worst of this worker's part.
+
+        Args:
+            step: the step that the weights are of.
+            asks_to_end: is asked after each batch, by all workers equally often.
+            progress: is told how many examples of how many all workers have answered.
         """
-        count = self._workers.count
-        tally = Tally(len(self._split.labels))
-        batches = validation_batches(self._split, batch_size=_BATCH_SIZE)
-        mine = iter(batches.shard(count, self._workers.index) if count > 1 else batches)
-        # Every worker asks equally often, also one that has a batch less.
-        for _ in range(-(-self._split.validation_count // (_BATCH_SIZE * count))):
+        count, total = self._workers.count, self._split.validation_count
+        tally, meter = Tally(len(self._split.labels)), InputMeter()
+        share = ReplicaShare(pipelines=count, pipeline=self._workers.index)
+        mine = meter.watch(validation_batches(self._split, batch_size=_BATCH_SIZE, share=share, meter=meter))
+        # A worker may have a batch less than others.
+        for begin in range(0, total, _BATCH_SIZE * count):
             batch = next(mine, None)
             if batch is not None:
                 logits, labels = next(self._predictor.answers([batch]))
                 tally.add(logits, labels, batch[0].numpy())
+            progress(min(begin + _BATCH_SIZE * count, total), total)
             if asks_to_end():
                 return None
         self.mistakes = tally.mistakes

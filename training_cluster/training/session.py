@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from artifact_sync.clock import Clock
-from artifact_sync.errors import SettingsError, TrainingError
+from artifact_sync.errors import TrainingError
 from artifact_sync.run_folder import RunFolder
 from training_cluster.config.class_weights import class_weights
 from training_cluster.config.training_config import TrainingConfig
@@ -55,7 +55,6 @@ class TrainingSession:
 
     def __init__(self, given: Surroundings) -> None:
         config, split, workers = given.config, given.split, given.workers
-        _refuse_unmeasured_stopping(config)
         self._given = given
         self.total_steps = split.steps_per_epoch * config.optimization.epochs
         self.images_per_second = 0.0
@@ -224,7 +223,7 @@ class TrainingSession:
         """Return how the weights do, or None when asked to end before that was known."""
         self.predictor.take(weights)
         found = self._examination.evaluate(step=step, asks_to_end=self._asks_to_end)
-        if found is not None and not math.isfinite(found.loss):
+        if found is not None and not found.is_number:
             raise TrainingError(_no_number("the validation loss", found.loss, step=step, total_steps=self.total_steps))
         self._evaluation = found
         return found
@@ -270,11 +269,3 @@ def _gpu_memory() -> dict[str, float]:
     devices = tf.config.list_logical_devices("GPU")
     peaks = [tf.config.experimental.get_memory_info(device.name)["peak"] / 1e6 for device in devices]
     return {"gpu_memory_megabytes": max(peaks)} if peaks else {}
-
-
-def _refuse_unmeasured_stopping(config: TrainingConfig) -> None:
-    if config.optimization.early_stopping_epochs and not config.execution.is_evaluated:
-        raise SettingsError(
-            "Training refused: optimization.early_stopping_epochs needs an evaluation after each epoch, and "
-            "execution.is_evaluated is false. Change one of them."
-        )
