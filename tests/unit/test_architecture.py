@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "paramiko": {
         "training_cluster/hosts/ssh.py",
         "training_cluster/hosts/sftp_fetch.py",
+        "training_cluster/hosts/pinned_keys.py",
         "artifact_sync/trust/ssh_agent.py",
     },
     "pkcs11": {"artifact_sync/trust/pkcs11_token.py"},

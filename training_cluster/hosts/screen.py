@@ -133,7 +133,9 @@ def _memory(report: HostReport) -> str:
         if gpu.memory_used_megabytes is not None and gpu.memory_total_megabytes is not None
     ]
     if not known:
-        return "-"
+        # Without nvidia-smi on the host: what TensorFlow itself says it took.
+        own = report.figures.get("gpu_memory_megabytes")
+        return "-" if own is None else f"{own / 1e3:.1f} GB"
     # nvidia-smi says mebibytes.
     used, total = (sum(pair[place] for pair in known) * 2**20 / 1e9 for place in (0, 1))
     return f"{used:.1f}/{total:.0f} GB"

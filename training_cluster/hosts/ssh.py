@@ -8,8 +8,6 @@ here and nowhere else.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +18,9 @@ from typing import Self
 
 import paramiko
 
-from artifact_sync.errors import SettingsError, TrainingError, TrustError
+from artifact_sync.errors import SettingsError, TrainingError
 from artifact_sync.records import Manifest
+from training_cluster.hosts.pinned_keys import RefuseUnknownKey, changed_key
 from training_cluster.hosts.sftp_fetch import SftpFetch, append_rest, require_space
 
 _SAID_BYTES = 65536
@@ -204,7 +203,7 @@ class SshTransport:
                 f"Host {host.name}: the known_hosts file {host.known_hosts} cannot be read ({error.strerror}). "
                 "Pin the host's key there: `ssh-keyscan` it, compare the fingerprint on the host's console, add it."
             ) from error
-        self._client.set_missing_host_key_policy(_RefuseUnknownKey(host))
+        self._client.set_missing_host_key_policy(RefuseUnknownKey(name=host.name, known_hosts=host.known_hosts))
         try:
             self._client.connect(
                 host.address,
@@ -219,7 +218,7 @@ class SshTransport:
             )
             self._keep_alive()
         except paramiko.BadHostKeyException as error:
-            raise _changed_key(host, error) from error
+            raise changed_key(error, name=host.name, known_hosts=host.known_hosts) from error
         except paramiko.AuthenticationException as error:
             raise TrainingError(
                 f"Host {host.name} refuses user {host.user} ({error}). Put the public key of "
@@ -245,32 +244,6 @@ class SshTransport:
             raise TrainingError(
                 f"Host {self.host.name}: could not {act} ({_cause(error)}). Doing it again goes on where this stopped."
             ) from error
-
-
-class _RefuseUnknownKey(paramiko.MissingHostKeyPolicy):
-    def __init__(self, host: SshHost) -> None:
-        self._host = host
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        raise TrustError(
-            f"Host {self._host.name} refused: its key is not pinned. {hostname} showed {key.get_name()} "
-            f"{_fingerprint(key)}, and {self._host.known_hosts} has no line for it. Compare with "
-            "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host's own console; when they are equal, add "
-            f"this line to the file: {hostname} {key.get_name()} {key.get_base64()}"
-        )
-
-
-def _changed_key(host: SshHost, error: paramiko.BadHostKeyException) -> TrustError:
-    return TrustError(
-        f"Host {host.name} refused: {host.address}:{host.port} shows the key {_fingerprint(error.key)}, but "
-        f"{_fingerprint(error.expected_key)} is pinned in {host.known_hosts}. Either the host was installed anew or "
-        "somebody stands between. Ask who runs the host before you change the pinned line."
-    )
-
-
-def _fingerprint(key: paramiko.PKey) -> str:
-    digest = hashlib.sha256(key.asbytes()).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 def _cause(error: BaseException) -> str:
