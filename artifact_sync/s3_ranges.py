@@ -1,7 +1,8 @@
 """Parts of a bucket's objects, read by many threads at once.
 
 Its place in the flow: a training streams its dataset through this, block by block. Each read is one
-ranged GET with its body, repeated as a whole while the store may come back.
+ranged GET with its body, repeated as a whole while the store may come back; a connection that goes silent
+or only trickles is given up for another.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ReadTimeoutError
 from pydantic import ValidationError
 
 from artifact_sync.clock import SystemClock
@@ -19,8 +21,12 @@ from artifact_sync.settings import StoreSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 _READ_TIMEOUT_SECONDS = 15.0
+_PATIENCE_SECONDS = 15.0
+_LEAST_BYTES_PER_SECOND = 200_000
+_PART_BYTES = 256 * 1024
 
 
 class S3Ranges:
@@ -92,9 +98,20 @@ class S3Ranges:
                 answer = client.get_object(Bucket=self._client.bucket, Key=key)
             else:
                 answer = client.get_object(Bucket=self._client.bucket, Key=key, Range=byte_range)
-            return answer["Body"].read()
+            return self._body(answer)
 
         return self._client.call(get, act=f"read {byte_range or 'all'} of {key}")
+
+    def _body(self, answer: GetObjectOutputTypeDef) -> bytes:
+        """Return the body; one that only trickles is given up, since another connection may be quick."""
+        ends_at = self._clock.monotonic() + _PATIENCE_SECONDS + answer["ContentLength"] / _LEAST_BYTES_PER_SECOND
+        parts = []
+        while part := answer["Body"].read(_PART_BYTES):
+            parts.append(part)
+            if self._clock.monotonic() > ends_at:
+                answer["Body"].close()
+                raise ReadTimeoutError(endpoint_url=self._client.endpoint_url or "AWS")
+        return b"".join(parts)
 
 
 def open_ranges(url: str, *, retry_seconds: float = 300.0) -> S3Ranges:

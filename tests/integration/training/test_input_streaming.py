@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from artifact_sync import s3_ranges
 from artifact_sync.errors import IntegrityError, NotFoundError, RefusedError, SettingsError, TrainingError
 from liftgate.local_s3 import LocalS3
 from training_cluster.inputs.dataset_copy import copy_dataset
@@ -20,14 +21,15 @@ from training_cluster.inputs.source import DataSource, open_source
 
 
 class Door:
-    """A TCP door in front of a server: open, shut (connections are dropped) or of so many bytes a second."""
+    """A TCP door in front of a server: open, shut (connections are dropped), or ajar (the next answers trickle)."""
 
     def __init__(self, port: int) -> None:
         self._upstream = ("127.0.0.1", port)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self.is_shut = False
-        self.bytes_passed = 0
+        self.is_ajar = False
+        self.bytes_passed = self.accepted = 0
         self._open: set[socket.socket] = set()
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
@@ -55,6 +57,7 @@ class Door:
             if self.is_shut:
                 client.close()
                 continue
+            self.accepted += 1
             server = socket.create_connection(self._upstream)
             self._open |= {client, server}
             for pair in ((client, server), (server, client)):
@@ -62,8 +65,10 @@ class Door:
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(512 if self.is_ajar else 65536):
                 self.bytes_passed += len(data)
+                if self.is_ajar:
+                    time.sleep(0.05)
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
@@ -138,6 +143,22 @@ def test_an_outage_of_seconds_is_waited_for_and_a_longer_one_names_what_could_no
         TrainingError, match=r"\.tfrecord in s3://photos/sets/one cannot be read.*goes on from its checkpoint"
     ):
         impatient.read_block(3)
+
+
+def test_a_connection_that_only_trickles_is_given_up_for_another(
+    address: str, folder: Path, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_ranges, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(s3_ranges, "_PART_BYTES", 512)
+    source = open_source(address, retry_seconds=20)
+    expected = open_source(str(folder)).read_block(2)
+    door.is_ajar = True
+    healing = threading.Timer(0.6, lambda: setattr(door, "is_ajar", False))
+    healing.start()
+    before = door.accepted
+    assert source.read_block(2) == expected
+    healing.join()
+    assert door.accepted > before
 
 
 def test_closing_ends_the_waiting_of_reads(address: str, door: Door) -> None:
