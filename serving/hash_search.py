@@ -21,7 +21,8 @@ Hashes = NDArray[np.uint8]
 
 MAX_DISTANCE = 7
 _ROWS_AT_ONCE = 1 << 16
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 17
+_EDGES_AT_ONCE = 1 << 20
 
 
 class NearPairs(NamedTuple):
@@ -47,8 +48,8 @@ def groups(hashes: Hashes, *, maximum_distance: int) -> NDArray[np.int64]:
     distinct, _, inverse = np.unique(_words(hashes), axis=0, return_index=True, return_inverse=True)
     unique = distinct.view(np.uint8).reshape(len(distinct), -1)
     numbers = np.arange(len(unique))
-    for pairs in near_pairs(unique, unique, maximum_distance=maximum_distance):
-        edges = (np.ones(len(pairs.one), dtype=np.bool_), (numbers[pairs.one], numbers[pairs.other]))
+    for one, other in _edges(near_pairs(unique, unique, maximum_distance=maximum_distance)):
+        edges = (np.ones(len(one), dtype=np.bool_), (numbers[one], numbers[other]))
         numbers = connected_components(coo_array(edges, shape=(len(unique), len(unique))), directed=False)[1][numbers]
     result: NDArray[np.int64] = numbers[inverse.reshape(-1)].astype(np.int64)
     return result
@@ -65,7 +66,8 @@ def near_pairs(hashes: Hashes, among: Hashes, *, maximum_distance: int) -> Itera
     bands = max(2, maximum_distance + 1)
     words, other_words = _words(hashes), _words(among)
     for band in range(bands):
-        keys, other_keys = _keys(hashes, band, bands), _keys(among, band, bands)
+        keys = _keys(hashes, band, bands)
+        other_keys = keys if among is hashes else _keys(among, band, bands)
         order = np.argsort(other_keys, kind="stable")
         other_keys, sorted_words = other_keys[order], other_words[order]
         start = np.searchsorted(other_keys, keys, side="left")
@@ -77,10 +79,25 @@ def near_pairs(hashes: Hashes, among: Hashes, *, maximum_distance: int) -> Itera
                 yield NearPairs(one[near], order[place[near]], distance[near].astype(np.int64))
 
 
+def _edges(parts: Iterator[NearPairs]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the pairs of two different ones, each once, many at a time: what is done with them costs by the time."""
+    ones: list[NDArray[np.int64]] = []
+    others: list[NDArray[np.int64]] = []
+    for pairs in parts:
+        is_edge = pairs.one < pairs.other
+        ones.append(pairs.one[is_edge])
+        others.append(pairs.other[is_edge])
+        if sum(map(len, ones)) >= _EDGES_AT_ONCE:
+            yield np.concatenate(ones), np.concatenate(others)
+            ones, others = [], []
+    if ones:
+        yield np.concatenate(ones), np.concatenate(others)
+
+
 def _candidates(
     start: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield (i, start[i] + k) for each i and k < counts[i], at most a million pairs at a time."""
+    """Yield (i, start[i] + k) for each i and k < counts[i], at most so many pairs at a time."""
     ends = np.cumsum(counts)
     begins = ends - counts
     total = int(ends[-1]) if len(ends) else 0
