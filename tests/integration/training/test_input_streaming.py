@@ -65,7 +65,7 @@ class Door:
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(512 if self.is_ajar else 65536):
+            while data := source.recv(256 if self.is_ajar else 65536):
                 self.bytes_passed += len(data)
                 if self.is_ajar:
                     time.sleep(0.05)
@@ -149,11 +149,11 @@ def test_a_connection_that_only_trickles_is_given_up_for_another(
     address: str, folder: Path, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_ranges, "_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(s3_ranges, "_PART_BYTES", 512)
+    monkeypatch.setattr(s3_ranges, "_PART_BYTES", 64)
     source = open_source(address, retry_seconds=20)
     expected = open_source(str(folder)).read_block(2)
     door.is_ajar = True
-    healing = threading.Timer(0.6, lambda: setattr(door, "is_ajar", False))
+    healing = threading.Timer(1.5, lambda: setattr(door, "is_ajar", False))
     healing.start()
     before = door.accepted
     assert source.read_block(2) == expected
