@@ -128,3 +128,8 @@ def never_started(request: TrainingRequest, wish: Wish) -> RefusedError:
         f"The wish for {wish} is refused: run {request.run_id} was never started from {request.runs_dir}. "
         "Start it, then wish again."
     )
+
+
+def spread_over(spread: Spread, *, hosts: int) -> Spread:
+    """Return what the trainer is told: all hosts, when there is one, are all devices of that host."""
+    return "host" if hosts == 1 and spread == "hosts" else spread

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from artifact_sync.canonical import canonical_json
 from artifact_sync.durable import write_durably
 from artifact_sync.run_folder import RunFolder
-from training_cluster.cluster import TrainingRequest, TrainingState, Wish
+from training_cluster.cluster import TrainingRequest, TrainingState, Wish, spread_over
 from training_cluster.config.training_config import TrainingConfig, load_config
 from training_cluster.datasets.data_manifest import load_data_manifest
 from training_cluster.hosts.attached_run import AttachedRun
@@ -109,8 +109,10 @@ class LocalCluster:
         return AttachedRun(Attachment.load(path) or self._fresh_attachment(request))
 
     def _fresh_attachment(self, request: TrainingRequest) -> Attachment:
-        count = self._workers if request.spread == "hosts" else 1
-        return Attachment.of(request.run_id, tuple(self._host(request, index) for index in range(count)))
+        return Attachment.of(request.run_id, tuple(self._host(request, i) for i in range(self._count(request))))
+
+    def _count(self, request: TrainingRequest) -> int:
+        return self._workers if request.spread == "hosts" else 1
 
     def _host(self, request: TrainingRequest, index: int) -> AttachedHost:
         runs_dir = request.runs_dir.resolve()
@@ -152,6 +154,7 @@ class LocalCluster:
             *(self._python, "-m", "training_cluster.trainer"),
             *("--run-dir", str(host.run_dir), "--run-id", request.run_id),
             *("--model", request.model, "--trained-by", request.trained_by),
+            *("--spread", spread_over(request.spread, hosts=self._count(request))),
             *("--config", str(_config_path(LaunchFolder(Path(host.launch_dir)))), "--data", data),
         )
 

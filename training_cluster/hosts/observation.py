@@ -39,9 +39,7 @@ def observe(launch: LaunchFolder, run: RunFolder, *, index: int = 0) -> Training
     progress = _last_progress(run.path / (f"progress-{index}.jsonl" if index else "progress.jsonl"))
     step, total = int(progress.get("step", 0)), int(progress.get("total_steps", 0))
     if launch.is_running:
-        again = f"started again {launch.restarts} times" if launch.restarts else ""
-        detail = "; ".join(part for part in (_figures(progress) or "starting", again) if part)
-        return TrainingState("running", step, detail, total)
+        return TrainingState("running", step, (_figures(progress) or "starting") + _restarts(launch.restarts), total)
     # Only the chief's run folder gets a manifest.
     if run.is_complete or (index and launch.exit_code == 0):
         return TrainingState("complete", step, _figures(progress) or "complete", total)
@@ -80,7 +78,8 @@ def joint_state(hosts: Sequence[HostState]) -> TrainingState:
 def _missing(host: HostState) -> str:
     if host.state is None:
         return host.problem
-    return "" if host.state.status == "running" else f"{host.name} is missing: {host.state.detail}"
+    # A worker that has done its part ends before the chief, which makes the export.
+    return "" if host.state.status in ("running", "complete") else f"{host.name} is missing: {host.state.detail}"
 
 
 def _together(answered: Sequence[tuple[str, TrainingState]]) -> str:
@@ -99,6 +98,12 @@ def _ended(launch: LaunchFolder, *, step: int, total: int) -> TrainingState:
     if code == PEER_LOST_EXIT_CODE:
         return TrainingState("interrupted", step, f"lost another host after step {step}: {last or 'no output'}", total)
     return TrainingState("failed", step, f"exit code {code} after step {step}: {last or 'no output'}", total)
+
+
+def _restarts(count: int) -> str:
+    if count == 0:
+        return ""
+    return "; started again once" if count == 1 else f"; started again {count} times"
 
 
 def _figures(progress: Mapping[str, object]) -> str:

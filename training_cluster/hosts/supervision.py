@@ -125,9 +125,10 @@ class _Supervisor:
                 start_new_session=True,
                 pass_fds=(self.lock,),
                 env={**os.environ, **self.folder.environment()},
+                # By the command itself: whoever kills its supervisor the moment it runs can still end it.
+                preexec_fn=self._write_pid,  # noqa: PLW1509 - this process has one thread
             )
         pid = self.process.pid
-        write_durably(self.folder.path / "command.pid", f"{pid}\n".encode())
         if self.asked:
             signal_process(pid, self.asked[-1])
         # Until it is waited for, the kernel keeps its id: nobody reads that of another process from the file.
@@ -136,6 +137,11 @@ class _Supervisor:
         # What it has started would hold its ports and the lock.
         signal_process(-pid, signal.SIGKILL)
         return self.process.wait()
+
+    def _write_pid(self) -> None:
+        # On a full disk it can be ended only with its machine; that it trains is worth more.
+        with contextlib.suppress(OSError):
+            (self.folder.path / "command.pid").write_text(f"{os.getpid()}\n")
 
     def _hand_on(self, number: int, _frame: object) -> None:
         self.asked.append(number)

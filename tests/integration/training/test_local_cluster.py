@@ -43,7 +43,7 @@ def test_a_run_is_started_stopped_continued_and_collected(request_of: Any) -> No
     cluster: Cluster = LocalCluster()
     request = request_of("story")
     assert cluster.state(request).status == "absent"
-    with pytest.raises(TrainingError, match="cannot be collected, it is absent"):
+    with pytest.raises(TrainingError, match="cannot be collected: it is absent"):
         cluster.collect(request)
 
     cluster.start(request)
@@ -87,5 +87,5 @@ def test_what_cannot_be_trained_is_refused_at_once(request_of: Any, training: An
         LocalCluster().start(request_of("refused"))
     training.config_path.write_text("")
     with pytest.raises(NotFoundError, match="There is no dataset"):
-        LocalCluster().start(TrainingRequest("refused", "m", training.config_path, tmp_path, training.runs_dir, "ada"))
+        LocalCluster().start(TrainingRequest("refused", "m", training.config_path, str(tmp_path), training.runs_dir, "ada"))
     assert not training.runs_dir.exists()
