@@ -78,8 +78,8 @@ def plan_reproduction(
     config, remarks = _config(record)
     remarks += _code_remarks(record, code)
     if remarks and not is_other_code_allowed:
-        refused += [f"{remark}: check out the commit {record.code_commit[:12]}" for remark in remarks]
-        refused[-1] += ", or say --allow-code-difference"
+        refused += remarks
+        refused[-1] += f"; check out the commit {record.code_commit[:12]}, or say --allow-code-difference"
     if refused or config is None:
         raise RefusedError(
             f"Run {record.run_id} cannot be trained again as it was:\n  - " + "\n  - ".join(refused or remarks)
