@@ -65,9 +65,11 @@ class Door:
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(256 if self.is_ajar else 65536):
+            while data := source.recv(65536):
                 self.bytes_passed += len(data)
-                if self.is_ajar:
+                while self.is_ajar and data:
+                    target.sendall(data[:256])
+                    data = data[256:]
                     time.sleep(0.05)
                 target.sendall(data)
         for end in (source, target):
