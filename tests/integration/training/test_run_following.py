@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from artifact_sync.durable import write_durably
 from artifact_sync.errors import LiftgateError
+from liftgate import run_following
 from liftgate.commands.train import command
 from liftgate.run_following import follow
 from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
@@ -43,8 +43,8 @@ def request_training(tmp_path: Path) -> TrainingRequest:
 
 
 @contextmanager
-def training(request: TrainingRequest, *, seconds: float, exit_code: int) -> Iterator[None]:
-    """Hold the run's lock as a supervisor does, write a step, and end after some seconds."""
+def training(request: TrainingRequest, *, until: threading.Event, exit_code: int) -> Iterator[None]:
+    """Hold the run's lock as a supervisor does, write a step, and end when told to."""
     launch = attachment_path(request.runs_dir, request.run_id).parent
     line = {"at": "2026-11-20T06:00:00Z", "event": "step", "step": 7, "total_steps": 50, "loss": 0.25}
     (request.run_folder.path / "progress.jsonl").write_text(json.dumps(line) + "\n")
@@ -52,7 +52,7 @@ def training(request: TrainingRequest, *, seconds: float, exit_code: int) -> Ite
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
     def end() -> None:
-        time.sleep(seconds)
+        until.wait(60)
         (launch / "exit_code").write_text(f"{exit_code}\n")
         os.close(descriptor)
 
@@ -64,13 +64,16 @@ def training(request: TrainingRequest, *, seconds: float, exit_code: int) -> Ite
 
 @pytest.mark.parametrize(("logs", "said"), [(False, "  step 7 of 50 (14 %), loss 0.25"), (True, "here | \\x1b[31mred")])
 def test_a_run_is_followed_to_its_end(
-    request_training: TrainingRequest, capsys: pytest.CaptureFixture[str], *, logs: bool, said: str
+    request_training: TrainingRequest, monkeypatch: pytest.MonkeyPatch, *, logs: bool, said: str
 ) -> None:
-    with training(request_training, seconds=0.7, exit_code=75):
+    is_said = threading.Event()
+    monkeypatch.setattr(run_following, "say", lambda text: is_said.set() if text == said else None)
+
+    with training(request_training, until=is_said, exit_code=75):
         state = follow(LocalCluster(), request_training, logs=logs)
 
+    assert is_said.is_set()
     assert (state.status, state.step) == ("interrupted", 7)
-    assert said in capsys.readouterr().err.splitlines()
 
 
 def test_ctrl_c_ends_the_looking_and_says_how_to_look_again(
