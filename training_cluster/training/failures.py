@@ -1,6 +1,7 @@
-"""TensorFlow's errors in words that say what to do, and the exit code for the loss of another worker.
+"""What ends a training, in words that say what to do, and the exit code for the loss of another worker.
 
-Its place in the flow: the execution of a training runs inside `explained`. Errors of ours pass through.
+Its place in the flow: the execution of a training runs inside `explained`, which translates TensorFlow's
+errors and the machine's. Errors of ours pass through.
 """
 
 from __future__ import annotations
@@ -54,8 +55,17 @@ def explained(config: TrainingConfig, *, workers: int) -> Iterator[None]:
             raise
         raise PeerLostError(
             f"Training interrupted: another of the {workers} workers ended, hangs or cannot be reached "
-            f"({_first_cause(str(error))}). The newest checkpoint stands; starting all of them again goes on from it."
+            f"({first_cause(str(error))}). The newest checkpoint stands; starting all of them again goes on from it."
         ) from error
+
+
+def no_number(what: str, value: float, *, step: int, total_steps: int) -> str:
+    """Return what is to be said of a training whose loss or weights are no numbers any more."""
+    return (
+        f"Training stopped: {what} is {value} after step {step} of {total_steps}, so the weights "
+        "are worthless and no candidate is written. Lower optimization.learning_rate or add warm-up, "
+        "and train under another run id."
+    )
 
 
 def _out_of_memory(config: TrainingConfig, text: str) -> str:
@@ -73,7 +83,7 @@ def _out_of_memory(config: TrainingConfig, text: str) -> str:
     )
 
 
-def _first_cause(text: str) -> str:
+def first_cause(text: str) -> str:
     """Return the line of TensorFlow's account that names the cause; the first lines name nodes of the graph."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if "aborted by" in line or "unhealthy" in line or "peer" in line]

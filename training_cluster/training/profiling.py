@@ -1,7 +1,7 @@
-"""The profiler's window over some steps of a running training, when somebody wishes for one.
+"""What the devices do: the profiler's window over some steps when somebody wishes for one, and their memory.
 
-Its place in the flow: the session lets it look now and then and tells it of each step; TensorBoard's
-profile page reads what it writes. It changes nothing of what is trained.
+Its place in the flow: the session lets the window look now and then and tells it of each step;
+TensorBoard's profile page reads what it writes. It changes nothing of what is trained.
 """
 
 from __future__ import annotations
@@ -63,3 +63,10 @@ class ProfilerWindow:
             self._tell(f"the profile was not written: {str(error).splitlines()[0]}")
             return
         self._tell(f"the profile is in {self._directory}")
+
+
+def gpu_memory() -> dict[str, float]:
+    """Return the most memory that any GPU of this host held so far, if there is one."""
+    devices = tf.config.list_logical_devices("GPU")
+    peaks = [tf.config.experimental.get_memory_info(device.name)["peak"] / 1e6 for device in devices]
+    return {"gpu_memory_megabytes": max(peaks)} if peaks else {}

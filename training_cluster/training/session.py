@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from artifact_sync.clock import Clock
 from artifact_sync.errors import TrainingError
@@ -23,12 +22,13 @@ from training_cluster.inputs.split import ExampleSplit
 from training_cluster.training.checkpoint import Arrays, CheckpointFolder
 from training_cluster.training.evaluation import Evaluation
 from training_cluster.training.examination import Examination
+from training_cluster.training.failures import no_number
 from training_cluster.training.interruption import Interruption
 from training_cluster.training.keeping import Keeper
 from training_cluster.training.loop import TrainingLoop
 from training_cluster.training.meters import Costs, Window
 from training_cluster.training.predictor import Predictor
-from training_cluster.training.profiling import ProfilerWindow
+from training_cluster.training.profiling import ProfilerWindow, gpu_memory
 from training_cluster.training.reports import Reports
 from training_cluster.training.rhythm import Questions
 from training_cluster.training.standing import Standing
@@ -91,6 +91,11 @@ class TrainingSession:
         """How the weights do that are to be exported; known once `run` has returned True."""
         assert self._evaluation is not None
         return self._evaluation
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the run's record says beside figures: the weights that it began with."""
+        return {"pretrained": self._loop.pretrained} if self._loop.pretrained else {}
 
     def run(self) -> bool:
         """Train from the newest checkpoint to the end; return False when interrupted at a checkpoint.
@@ -177,7 +182,7 @@ class TrainingSession:
     def _look(self, window: Window, *, epoch: int) -> None:
         loss, accuracy = window.means()
         if not math.isfinite(loss):
-            raise TrainingError(_no_number("the loss", loss, step=self.step, total_steps=self.total_steps))
+            raise TrainingError(no_number("the loss", loss, step=self.step, total_steps=self.total_steps))
         self._given.costs.add(window)
         self.images_per_second = window.steps_per_second * self._given.config.optimization.batch_size
         figures = {
@@ -188,7 +193,7 @@ class TrainingSession:
             "host_images_per_second": self.images_per_second / self._given.workers.count,
             "input_wait_share": window.wait_share,
         }
-        self.reports.window(epoch=epoch + 1, figures=figures | _gpu_memory())
+        self.reports.window(epoch=epoch + 1, figures=figures | gpu_memory())
         self._profiler.look()
 
     def _evaluate(self) -> bool:
@@ -224,7 +229,7 @@ class TrainingSession:
         self.predictor.take(weights)
         found = self._examination.evaluate(step=step, asks_to_end=self._asks_to_end)
         if found is not None and not found.is_number:
-            raise TrainingError(_no_number("the validation loss", found.loss, step=step, total_steps=self.total_steps))
+            raise TrainingError(no_number("the validation loss", found.loss, step=step, total_steps=self.total_steps))
         self._evaluation = found
         return found
 
@@ -251,21 +256,6 @@ class TrainingSession:
         arrays = self._loop.arrays()
         # The loss of a step says nothing of the weights after it.
         if not all(np.isfinite(array).all() for name, array in arrays.items() if name.startswith("model/")):
-            text = _no_number("a weight", math.nan, step=self.step, total_steps=self.total_steps)
+            text = no_number("a weight", math.nan, step=self.step, total_steps=self.total_steps)
             raise TrainingError(text)
         return arrays
-
-
-def _no_number(what: str, value: float, *, step: int, total_steps: int) -> str:
-    return (
-        f"Training stopped: {what} is {value} after step {step} of {total_steps}, so the weights "
-        "are worthless and no candidate is written. Lower optimization.learning_rate or add warm-up, "
-        "and train under another run id."
-    )
-
-
-def _gpu_memory() -> dict[str, float]:
-    """Return the most memory that any GPU of this host held so far, if there is one."""
-    devices = tf.config.list_logical_devices("GPU")
-    peaks = [tf.config.experimental.get_memory_info(device.name)["peak"] / 1e6 for device in devices]
-    return {"gpu_memory_megabytes": max(peaks)} if peaks else {}

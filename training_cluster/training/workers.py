@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from artifact_sync.errors import SettingsError
 from training_cluster.cluster import PEER_LOST_EXIT_CODE, Spread
+from training_cluster.training.failures import PeerLostError, first_cause
 
 _JOIN_SECONDS = 600.0
 _PIECES = (64, 16 * 1024, 1024 * 1024)
@@ -48,11 +49,12 @@ class Workers:
 
         Raises:
             SettingsError: TF_CONFIG is malformed, missing, or not for this spread.
+            PeerLostError: the workers do not find each other.
         """
         count, index = _from_tf_config(os.environ.get("TF_CONFIG", ""), spread)
         if count > 1:
             with _waiting_for_others(count):
-                return cls(tf.distribute.MultiWorkerMirroredStrategy(), count=count, index=index)
+                return cls(_strategy_of_hosts(count), count=count, index=index)
         devices = tf.config.list_physical_devices("GPU")
         if spread == "device":
             tf.config.set_visible_devices(devices[:1], "GPU")
@@ -120,6 +122,17 @@ class Workers:
 
         sums = self.strategy.run(reduce, args=(value,))
         return self.strategy.experimental_local_results(sums)[0]
+
+
+def _strategy_of_hosts(count: int) -> tf.distribute.Strategy:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        # Its port may be taken for a moment by the trainer before; its peers may be gone again.
+        raise PeerLostError(
+            f"Training not begun: this worker could not join the {count} of TF_CONFIG ({first_cause(str(error))}). "
+            "Look whether its port is free; starting all again goes on."
+        ) from error
 
 
 @contextmanager

@@ -63,9 +63,14 @@ def _check(directory: Path, size: int) -> int:
     assert restored.step in (20, 30), restored.step
     for name, array in _arrays(restored.step, size).items():
         np.testing.assert_array_equal(restored.arrays[name], array)
+    best = folder.best()
+    assert best is not None, "the best is lost"
+    assert best.step in (10, 30), best.step
+    np.testing.assert_array_equal(best.arrays["kernel"], _arrays(best.step, size)["kernel"])
     folder.save(_arrays(30, size), step=30)
     folder.save(_arrays(40, size), step=40)
     assert [path.name for path in sorted(directory.iterdir())] == [
+        "best.checkpoint",
         "step-0000000030.checkpoint",
         "step-0000000040.checkpoint",
     ]
@@ -77,7 +82,14 @@ def _prepared(directory: Path, size: int) -> CheckpointFolder:
     folder = CheckpointFolder(directory, binding=_BINDING)
     for step in (10, 20):
         folder.save(_arrays(step, size), step=step)
+        if step == 10:
+            folder.keep_best(step)
     return folder
+
+
+def _save_as_best(folder: CheckpointFolder, size: int) -> None:
+    folder.save(_arrays(30, size), step=30)
+    folder.keep_best(30)
 
 
 def _sweep_lines(directory: Path) -> Counter[int]:
@@ -87,7 +99,7 @@ def _sweep_lines(directory: Path) -> Counter[int]:
 
         def act(folder: CheckpointFolder = folder, number: int = number) -> None:
             _die_at_line(number)
-            folder.save(_arrays(30, 100), step=30)
+            _save_as_best(folder, 100)
 
         _, status = os.waitpid(_fork(act), 0)
         restored[_check(directory, 100)] += 1
@@ -104,7 +116,7 @@ def _sweep_moments(directory: Path, *, count: int, seed: int) -> Counter[int]:
     restored: Counter[int] = Counter()
     for _ in range(count):
         folder = _prepared(directory, size)
-        child = _fork(lambda folder=folder: folder.save(_arrays(30, size), step=30))
+        child = _fork(lambda folder=folder: _save_as_best(folder, size))
         time.sleep(chance.uniform(0, usual_seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
