@@ -5,8 +5,6 @@ Its place in the flow: a data source reads blocks through this when the dataset 
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +24,6 @@ class FolderRanges:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._descriptors: dict[str, int] = {}
-        self._lock = threading.Lock()
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Look whether files are there with their sizes, without reading them.
@@ -63,16 +59,19 @@ class FolderRanges:
         Raises:
             TrainingError: it cannot be read.
         """
+        # Opened for each read: a dataset may have more shards than a process may have descriptors.
         try:
-            data = os.pread(self._descriptor(name), size_bytes, offset)
-            while 0 < len(data) < size_bytes:
-                more = os.pread(self._descriptor(name), size_bytes - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
+            with (self._directory / name).open("rb", buffering=0) as stream:
+                stream.seek(offset)
+                data = stream.read(size_bytes)
+                while 0 < len(data) < size_bytes and (more := stream.read(size_bytes - len(data))):
+                    data += more
         except OSError as error:
             raise self._unreadable(name, error) from None
         return data
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
 
     def _size_fault(self, name: str, size_bytes: int) -> str | None:
         try:
@@ -80,19 +79,6 @@ class FolderRanges:
         except OSError:
             return "missing"
         return None if found == size_bytes else f"{found} bytes instead of {size_bytes}"
-
-    def _descriptor(self, name: str) -> int:
-        with self._lock:
-            if name not in self._descriptors:
-                self._descriptors[name] = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
-            return self._descriptors[name]
-
-    def close(self) -> None:
-        """Let go of the files."""
-        with self._lock:
-            for descriptor in self._descriptors.values():
-                os.close(descriptor)
-            self._descriptors.clear()
 
     def _unreadable(self, name: str, error: OSError) -> TrainingError:
         return TrainingError(
