@@ -27,7 +27,7 @@ from training_cluster.hosts.ssh import SshTransport
 
 _EVERY_SECONDS = 2.0
 _SILENT_SECONDS = 20.0
-_AGAIN_SECONDS = 5.0
+_AGAIN_SECONDS = 2.0
 _LAST_SECONDS = 3.0
 
 
@@ -58,7 +58,7 @@ class _Ear:
 
     host: AttachedHost
     view: HostView
-    log_offset: int | None
+    log_offset: int | None = None
     thread: threading.Thread | None = None
     transport: SshTransport | None = None
 
@@ -68,8 +68,8 @@ class RunWatch:
 
     Args:
         hosts: from the run's attachment, or one that stands for this machine.
-        on_log: called with (host, line) for each line that a log gains, from several threads.
-        whole_log: begin with the first line of each log instead of near its end.
+        on_log: called with (host, line) for each line that a log gains, from several threads; the first few lines are
+            those that are there already.
         every_seconds: how often a host speaks.
     """
 
@@ -78,10 +78,9 @@ class RunWatch:
         hosts: Sequence[AttachedHost],
         *,
         on_log: Callable[[str, str], None] | None = None,
-        whole_log: bool = False,
         every_seconds: float = _EVERY_SECONDS,
     ) -> None:
-        self._ears = [_Ear(host, HostView(host.name), 0 if whole_log else None) for host in hosts]
+        self._ears = [_Ear(host, HostView(host.name)) for host in hosts]
         self._on_log = on_log
         self._every_seconds = every_seconds
         self._ended = threading.Event()
