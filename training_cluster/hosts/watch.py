@@ -143,6 +143,10 @@ class RunWatch:
             self._ended.wait(self._every_seconds)
 
     def _note(self, ear: _Ear, said: HostReport) -> None:
+        # The lines first: whoever sees that the run has ended stops looking.
+        if self._on_log is not None:
+            for line in said.log:
+                self._on_log(ear.host.name, line)
         words = [line for line in said.log if not line.startswith('{"')]
         ear.log_offset = said.log_offset
         ear.view = HostView(
@@ -151,9 +155,6 @@ class RunWatch:
             heard_at=time.monotonic(),
             last_line=words[-1] if words else ear.view.last_line,
         )
-        if self._on_log is not None:
-            for line in said.log:
-                self._on_log(ear.host.name, line)
 
 
 def _parsed(line: str) -> HostReport:
