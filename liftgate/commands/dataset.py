@@ -10,6 +10,7 @@ import click
 
 from artifact_sync.errors import InputError, SettingsError
 from liftgate.commands.dataset_build import command as build
+from liftgate.commands.dataset_copy import command as copy
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, say
 from liftgate.progress import counting
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @click.group("dataset")
 def command() -> None:
-    """Build training shards; freeze a holdout."""
+    """Build and copy training shards; freeze a holdout."""
 
 
 command.add_command(build)
+command.add_command(copy)
 
 
 @command.command("freeze-holdout")
