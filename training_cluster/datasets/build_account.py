@@ -16,7 +16,7 @@ from training_cluster.datasets.comparing import left_out
 from training_cluster.datasets.data_manifest import IndexedDataManifest
 from training_cluster.datasets.writing import DatasetFiles
 
-FEEDBACK_PREFIX = "feedback:"
+_FEEDBACK_PREFIX = "feedback:"
 _SHOWN_REJECTS = 50
 _NAMED_NEAR = 50_000
 _ENTRY_BYTES = 32
@@ -93,7 +93,7 @@ def manifest_of(
         rejects=left_out(index, "reject"),
         excluded=left_out(index, "excluded"),
         duplicates=left_out(index, "duplicate"),
-        feedback_count=index.execute(feedback, (f"{FEEDBACK_PREFIX}*",)).fetchone()[0],
+        feedback_count=index.execute(feedback, (f"{_FEEDBACK_PREFIX}*",)).fetchone()[0],
         sources_sha256=sources_sha256,
         guard_sha256=guard_sha256,
         hashes=files.hashes,

@@ -29,7 +29,7 @@ from training_cluster.datasets.grouping import Rules, group_examples
 from training_cluster.datasets.holdout_list import write_holdout_list
 from training_cluster.datasets.photo_index import clear, get_setting, put_setting
 from training_cluster.datasets.pixel_parts import PixelParts, part_count
-from training_cluster.datasets.reading import Reader, pending_count, read_digests, read_photos
+from training_cluster.datasets.reading import Reader, pending_count, photo_count, read_digests, read_photos
 from training_cluster.datasets.writing import finished_shards, write_descriptions, write_shards
 
 DATASET = "dataset"
@@ -145,7 +145,7 @@ class Build:
             self._forget_shards()
             clear(self._index, "decoded", "part")
             shutil.rmtree(directory, ignore_errors=True)
-            parts = part_count(pending_count(self._index), self._plan.record_bytes)
+            parts = part_count(photo_count(self._index), self._plan.record_bytes)
             self._index.executemany("INSERT INTO part VALUES (?, 0)", ((number,) for number in range(parts)))
             put_setting(self._index, "contract", shape)
             self._index.commit()
@@ -153,14 +153,15 @@ class Build:
         return PixelParts(directory, record_bytes=self._plan.record_bytes, slots=slots)
 
     def _read(self, parts: PixelParts) -> None:
-        needed = int(pending_count(self._index) * self._plan.record_bytes * _ROOM_FACTOR)
+        pending = pending_count(self._index)
+        needed = int(pending * self._plan.record_bytes * _ROOM_FACTOR)
         free = shutil.disk_usage(self._directory).free
         if needed > free:
             raise CapacityError(
                 f"Dataset refused: the pixels still to be made need {needed / 1e9:.1f} GB, and the disk of "
                 f"{self._directory} has {free / 1e9:.1f} GB left. Make room, or build on another disk."
             )
-        read_photos(self._index, parts, self._reader, progress=self._progress)
+        read_photos(self._index, parts, self._reader, pending=pending, progress=self._progress)
 
     def _compare(self) -> tuple[Digests, tuple[str, ...], str]:
         """Return the digests of the lists, the classes, and a digest of the shards' contents in their order."""

@@ -17,8 +17,7 @@ from artifact_sync.canonical import sha256_hex
 from artifact_sync.durable import write_durably
 from artifact_sync.errors import InputError
 from training_cluster.datasets.photo_index import in_pages
-from training_cluster.datasets.reading import read_bytes_of
-from training_cluster.datasets.stored_photos import PhotoStores
+from training_cluster.datasets.stored_photos import PhotoStores, read_photo
 
 FILE_NAME = "holdout.csv"
 _PHOTOS = "holdout-photos"
@@ -57,7 +56,7 @@ def _on_disk(place: str, sha256: str, directory: Path, stores: PhotoStores) -> s
     name = f"{_PHOTOS}/{sha256}{PurePosixPath(place).suffix}"
     path = directory / name
     if not path.exists():
-        data = read_bytes_of(place, stores)
+        data = read_photo(place, stores)
         if sha256_hex(data) != sha256:
             raise InputError(f"Dataset refused: {place} was changed meanwhile. Build again when it is at rest.")
         write_durably(path, data)

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,17 +23,15 @@ from artifact_sync.errors import InputError, NotFoundError, PhotoError
 from artifact_sync.records import InputContract
 from serving.decode_pool import DecodePool
 from serving.perceptual_hash import perceptual_hash
-from serving.photo_limits import PhotoLimits
 from training_cluster.datasets.build_progress import Meter, Progress
 from training_cluster.datasets.ordered_threads import in_order
 from training_cluster.datasets.photo_index import in_pages
 from training_cluster.datasets.pixel_parts import PixelParts
-from training_cluster.datasets.stored_photos import PhotoStores
+from training_cluster.datasets.stored_photos import PhotoStores, read_photo
 
 _COMMIT_SECONDS = 5.0
 _READERS = 16
 _HASHERS = 4
-_MAX_BYTES = PhotoLimits().max_bytes
 _DONE = "SELECT 1 FROM file WHERE file.place = listed.place"
 _DECODED = "SELECT 1 FROM file JOIN decoded USING (sha256) WHERE file.place = listed.place"
 
@@ -69,16 +66,22 @@ class _Looked(NamedTuple):
     look: bytes
 
 
-def pending_count(index: sqlite3.Connection) -> int:
+def photo_count(index: sqlite3.Connection) -> int:
+    """Return how many photos the lists name."""
+    return int(index.execute("SELECT COUNT(DISTINCT place) FROM listed WHERE fault IS NULL").fetchone()[0])
+
+
+def pending_count(index: sqlite3.Connection, *, condition: str = _DECODED) -> int:
     """Return how many photos are still to be decoded."""
-    query = f"SELECT COUNT(DISTINCT place) FROM listed WHERE fault IS NULL AND NOT EXISTS ({_DECODED})"  # noqa: S608
+    query = f"SELECT COUNT(DISTINCT place) FROM listed WHERE fault IS NULL AND NOT EXISTS ({condition})"  # noqa: S608
     return int(index.execute(query).fetchone()[0])
 
 
 def read_digests(index: sqlite3.Connection, reader: Reader, *, progress: Progress | None) -> None:
     """Take the digest of each listed photo that has none yet."""
     with closing(_files(index, reader, condition=_DONE)) as files:
-        meter = _meter(index, progress, condition=_DONE)
+        total = photo_count(index)
+        meter = Meter(progress, "reading", total=total, done=total - pending_count(index, condition=_DONE))
         for file in files:
             _note_file(index, file)
             meter.add()
@@ -86,14 +89,17 @@ def read_digests(index: sqlite3.Connection, reader: Reader, *, progress: Progres
         meter.finish()
 
 
-def read_photos(index: sqlite3.Connection, parts: PixelParts, reader: Reader, *, progress: Progress | None) -> None:
-    """Decode each listed photo that is not decoded yet.
+def read_photos(
+    index: sqlite3.Connection, parts: PixelParts, reader: Reader, *, pending: int, progress: Progress | None
+) -> None:
+    """Decode each listed photo that is not decoded yet; `pending` says how many these are.
 
     Raises:
         StoreError: a bucket cannot be reached.
         CapacityError: no process can be started.
     """
-    meter = _meter(index, progress, condition=_DECODED)
+    total = photo_count(index)
+    meter = Meter(progress, "reading", total=total, done=total - pending)
     stage = _Decoding(index, reader, meter)
     committed = time.monotonic()
     try:
@@ -154,23 +160,6 @@ class _Decoding:
         return self._index.execute(query, (sha256,)).fetchone() is not None
 
 
-def read_bytes_of(place: str, stores: PhotoStores) -> bytes:
-    """Return a photo's bytes.
-
-    Raises:
-        InputError: it is too large to be a photo; the text goes behind the photo's name.
-        NotFoundError: it is not there.
-        OSError: it cannot be read.
-    """
-    if place.startswith("s3://"):
-        return stores.read(place, max_bytes=_MAX_BYTES)
-    with Path(place).open("rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise InputError(f"{place} is larger than the {_MAX_BYTES} bytes that a photo may have")
-    return data
-
-
 def _files(index: sqlite3.Connection, reader: Reader, *, condition: str) -> Generator[_File, None, None]:
     """Yield each place once that does not fulfil the condition, read ahead in threads."""
     query = (
@@ -181,7 +170,7 @@ def _files(index: sqlite3.Connection, reader: Reader, *, condition: str) -> Gene
     def read(row: tuple[object, ...]) -> _File:
         place, version = str(row[0]), str(row[1])
         try:
-            data = read_bytes_of(place, reader.stores)
+            data = read_photo(place, reader.stores)
         except OSError as error:
             return _File(place, version, b"", b"", f"{place} cannot be read: {error.strerror}")
         except (NotFoundError, InputError) as error:
@@ -202,12 +191,6 @@ def _look(decoded: tuple[bytes, NDArray[np.uint8]]) -> _Looked:
     sha256, array = decoded
     pixels = array.tobytes()
     return _Looked(sha256, pixels, bytes.fromhex(sha256_hex(pixels)), perceptual_hash(array))
-
-
-def _meter(index: sqlite3.Connection, progress: Progress | None, *, condition: str) -> Meter:
-    query = f"SELECT COUNT(DISTINCT place), COUNT(DISTINCT CASE WHEN EXISTS ({condition}) THEN place END) FROM listed WHERE fault IS NULL"  # noqa: S608, E501
-    total, done = index.execute(query).fetchone()
-    return Meter(progress, "reading", total=total, done=done)
 
 
 def _commit(index: sqlite3.Connection, parts: PixelParts) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from artifact_sync.errors import InputError, LiftgateError
 from artifact_sync.settings import StoreSettings, open_store
 from artifact_sync.store import ObjectStore, check_key, read_bytes
+from serving.photo_limits import PhotoLimits
 
 _SHOWN_FAULTS = 50
+_MAX_BYTES = PhotoLimits().max_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class PhotoStores:
             InputError: it is larger than `max_bytes`, or its key is no plain name.
             StoreError: the bucket cannot be reached.
         """
-        bucket, key = split_url(url)
+        bucket, key = _split_url(url)
         return read_bytes(self._store(bucket), key, max_bytes=max_bytes)
 
     def photos(self, url: str) -> Iterator[StoredPhoto]:
@@ -65,7 +67,7 @@ class PhotoStores:
             InputError: an object outside of any class prefix, a key that is no plain name, or no photo at all.
             StoreError: the bucket cannot be reached.
         """
-        bucket, prefix = split_url(url)
+        bucket, prefix = _split_url(url)
         faults: list[str] = []
         fault_count = count = 0
         for info in self._store(bucket).list(f"{prefix}/" if prefix else ""):
@@ -100,7 +102,25 @@ class PhotoStores:
             return self._stores[bucket]
 
 
-def split_url(url: str) -> tuple[str, str]:
+def read_photo(place: str, stores: PhotoStores) -> bytes:
+    """Return the bytes of a photo on a disk or in a bucket.
+
+    Raises:
+        InputError: it is too large to be a photo; the text goes behind the photo's name.
+        NotFoundError: it is not in its bucket.
+        OSError: it cannot be read from the disk.
+        StoreError: its bucket cannot be reached.
+    """
+    if place.startswith("s3://"):
+        return stores.read(place, max_bytes=_MAX_BYTES)
+    with Path(place).open("rb") as stream:
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"{place} is larger than the {_MAX_BYTES} bytes that a photo may have")
+    return data
+
+
+def _split_url(url: str) -> tuple[str, str]:
     """Return bucket and key, or prefix, of "s3://bucket/key"."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key.rstrip("/")
