@@ -8,9 +8,12 @@ several workers it is asked about once a second, however long a step takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from artifact_sync.clock import Clock
-from training_cluster.training.workers import Workers
+
+if TYPE_CHECKING:
+    from training_cluster.training.workers import Workers
 
 _SECONDS = 1.0
 

@@ -32,3 +32,10 @@ def test_mistakes_of_grey_and_of_colour_pictures_fit_on_a_sheet() -> None:
 
 def test_a_model_without_mistakes_has_an_empty_sheet() -> None:
     assert (draw_mistakes(np.zeros((0, 8, 8, 3), np.uint8), [], [], []) == 255).all()
+
+
+def test_a_matrix_of_a_thousand_classes_stays_a_picture_that_can_be_opened() -> None:
+    picture = draw_confusion_matrix(np.eye(1000, dtype=np.int64), [f"class {number}" for number in range(1000)])
+    assert max(picture.shape) < 2200
+    np.testing.assert_array_equal(picture[110, 110], (0, 0, 255))
+    np.testing.assert_array_equal(picture[110 + 1998, 112], (255, 255, 255))
