@@ -12,9 +12,11 @@ JSON), the arrays' bytes in C order one after the other, SHA-256 of all before i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,7 @@ _DIGEST_BYTES = 32
 _KEPT = 2
 _BEST = "best.checkpoint"
 _LISTINGS = 5
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -97,7 +100,7 @@ class CheckpointFolder:
         """Give the checkpoint of `step`, which was just saved, the name under which it outlives the next two."""
         temporary = self.path / f"{TEMPORARY_PREFIX}{_BEST}"
         temporary.unlink(missing_ok=True)
-        os.link(self.path / _name(step), temporary)
+        _link_or_copy(self.path / _name(step), temporary)
         temporary.replace(self.path / _BEST)
         fsync_directory(self.path)
 
@@ -143,6 +146,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         arrays[entry["name"]] = np.frombuffer(body, dtype=dtype, count=count, offset=offset).reshape(shape)
         offset += count * dtype.itemsize
     return Checkpoint(step=header["step"], arrays=arrays, binding=header["binding"], state=header.get("state", {}))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with source.open("rb") as reading, target.open("wb") as writing:
+            shutil.copyfileobj(reading, writing)
+            writing.flush()
+            os.fsync(writing.fileno())
 
 
 def _name(step: int) -> str:

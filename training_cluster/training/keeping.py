@@ -10,13 +10,15 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifact_sync.durable import TEMPORARY_PREFIX
 from artifact_sync.errors import RefusedError
 from training_cluster.training.checkpoint import Arrays, Checkpoint, CheckpointFolder
 from training_cluster.training.meters import Costs
-from training_cluster.training.workers import Workers
+
+if TYPE_CHECKING:
+    from training_cluster.training.workers import Workers
 
 _TRIES = 2
 _WANTED = 1 << 40

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +164,14 @@ def test_a_reader_takes_the_newer_one_when_what_it_saw_is_removed(
     found = reader.restore()
     assert found is not None
     assert found.step == 3
+
+
+def test_where_files_have_one_name_only_the_best_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = CheckpointFolder(tmp_path, binding=_BINDING)
+    saved = folder.save(_arrays(1), step=1)
+    folder.keep_best(1)
+    assert (tmp_path / "best.checkpoint").read_bytes() == saved.read_bytes()
