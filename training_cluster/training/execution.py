@@ -8,6 +8,7 @@ and the last of them makes the run complete.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import keras
@@ -22,7 +23,7 @@ from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import Spread
 from training_cluster.config.tables import ExecutionTable
 from training_cluster.config.training_config import TrainingConfig
-from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run
+from training_cluster.exports.run_export import TrainedModel, export_run
 from training_cluster.inputs.pipeline import validation_batches
 from training_cluster.inputs.source import DataSource
 from training_cluster.inputs.split import ExampleSplit
@@ -76,6 +77,9 @@ class Execution:
         with self.interruption.listening(), explained(self.config, workers=self.workers.count):
             self._refuse_difference(start)
             session = TrainingSession(self._surroundings(start))
+            if ":" in self.config.model.architecture and self.config.export.is_folded:
+                # A network of the user's own may do what hosts do not: that is said before days are spent.
+                refuse_unexportable(session.predictor.model, contract=self.manifest.contract)
             if not session.run():
                 return False
             # What was saved is safe; an export that is asked to end is made again.
@@ -150,13 +154,13 @@ class Execution:
             **self.costs.figures(),
             **exported.metrics,
         }
-        record = self._record(start, metrics, exported)
+        record = self._record(start, metrics, notes=session.notes | exported.notes)
         exported.describe_variants(record)
         write_durably(self.folder.run_json, record.to_json())
         write_durably(self.folder.manifest_json, build_manifest(self.folder.export).to_json())
         session.reports.say("complete", validation_loss=evaluation.loss, validation_accuracy=evaluation.accuracy)
 
-    def _record(self, start: TrainingStart, metrics: dict[str, float], exported: ExportedRun) -> RunRecord:
+    def _record(self, start: TrainingStart, metrics: dict[str, float], *, notes: Mapping[str, str]) -> RunRecord:
         code = code_state(PACKAGE_DIR)
         threads = {
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
@@ -179,7 +183,7 @@ class Execution:
             config_sha256=start.config_sha256,
             seed=self.config.execution.seed,
             is_deterministic=self.config.execution.is_deterministic,
-            environment=environment(threads=threads) | {"workers": str(self.workers.count)} | exported.notes,
+            environment=environment(threads=threads) | {"workers": str(self.workers.count)} | dict(notes),
             hardware=hardware(accelerators=devices),
             metrics=metrics,
             labels=self.manifest.labels,
