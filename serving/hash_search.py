@@ -45,7 +45,7 @@ def nearest(hashes: Hashes, among: Hashes, *, maximum_distance: int) -> NearPair
 
 def groups(hashes: Hashes, *, maximum_distance: int) -> NDArray[np.int64]:
     """Return a number for each hash, the same for those that a chain of near ones connects; int64 [n]."""
-    distinct, _, inverse = np.unique(_words(hashes), axis=0, return_index=True, return_inverse=True)
+    distinct, inverse = np.unique(_words(hashes), axis=0, return_inverse=True)
     unique = distinct.view(np.uint8).reshape(len(distinct), -1)
     numbers = np.arange(len(unique))
     for one, other in _edges(near_pairs(unique, unique, maximum_distance=maximum_distance)):
@@ -68,15 +68,17 @@ def near_pairs(hashes: Hashes, among: Hashes, *, maximum_distance: int) -> Itera
     for band in range(bands):
         keys = _keys(hashes, band, bands)
         other_keys = keys if among is hashes else _keys(among, band, bands)
-        order = np.argsort(other_keys, kind="stable")
+        order = np.argsort(other_keys, kind="stable").astype(np.uint32)
         other_keys, sorted_words = other_keys[order], other_words[order]
         start = np.searchsorted(other_keys, keys, side="left")
-        counts = np.searchsorted(other_keys, keys, side="right") - start
+        counts = np.searchsorted(other_keys, keys, side="right")
+        counts -= start
+        del keys, other_keys
         for one, place in _candidates(start, counts):
             distance = _distances(words[one], sorted_words[place])
             near = np.flatnonzero(distance <= maximum_distance)
             if len(near):
-                yield NearPairs(one[near], order[place[near]], distance[near].astype(np.int64))
+                yield NearPairs(one[near], order[place[near]].astype(np.int64), distance[near].astype(np.int64))
 
 
 def _edges(parts: Iterator[NearPairs]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -99,13 +101,13 @@ def _candidates(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield (i, start[i] + k) for each i and k < counts[i], at most so many pairs at a time."""
     ends = np.cumsum(counts)
-    begins = ends - counts
     total = int(ends[-1]) if len(ends) else 0
     for low in range(0, total, _PAIRS_AT_ONCE):
         high = min(low + _PAIRS_AT_ONCE, total)
         rows = np.arange(np.searchsorted(ends, low, side="right"), np.searchsorted(ends, high, side="left") + 1)
-        one = np.repeat(rows, np.minimum(ends[rows], high) - np.maximum(begins[rows], low))
-        yield one, np.arange(low, high) + (start - begins)[one]
+        begins = ends[rows] - counts[rows]
+        one = np.repeat(rows, np.minimum(ends[rows], high) - np.maximum(begins, low))
+        yield one, np.arange(low, high) + (start[rows] - begins)[one - rows[0]]
 
 
 def _distances(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint8]:

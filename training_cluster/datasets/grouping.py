@@ -61,20 +61,18 @@ def group_examples(index: sqlite3.Connection, rules: Rules) -> str:
     if rules.excluded_looks is not None and len(rules.excluded_looks):
         _exclude_near(index, rules.excluded_looks, rules.near_distance)
     digest = hashlib.sha256()
-    looks, tails = _looks(index, digest)
+    looks, is_low = _looks(index, digest, share=rules.holdout_share)
     near = _first_of_each(groups(looks, maximum_distance=rules.near_distance))
     del looks
     _account_for_near(index, near)
     first = _joined_by_origin(index, near)
-    is_held_out = tails[first] < np.uint64(min(int(rules.holdout_share * 2**64), 2**64 - 1))
-    del tails
-    _place(index, first, is_held_out, digest)
+    _place(index, first, is_low[first], digest)
     index.commit()
     return digest.hexdigest()
 
 
 def _exclude_near(index: sqlite3.Connection, excluded: PictureHashes, distance: int) -> None:
-    looks, _ = _looks(index, hashlib.sha256())
+    looks, _ = _looks(index, hashlib.sha256(), share=0.0)
     near = (nearest(looks, excluded.hashes, maximum_distance=distance).one + 1).tolist()
     for number in near:
         query = "SELECT source FROM example JOIN listed ON listed.id = example.listed WHERE number = ?"
@@ -87,17 +85,20 @@ def _exclude_near(index: sqlite3.Connection, excluded: PictureHashes, distance: 
     index.execute(_EXAMPLES)
 
 
-def _looks(index: sqlite3.Connection, digest: hashlib._Hash) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    """Return each example's look, and the end of its digest as a number; the digests go into `digest`."""
+def _looks(
+    index: sqlite3.Connection, digest: hashlib._Hash, *, share: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return each example's look, and whether a group that begins with it is held out; the digests go into `digest`."""
     (count,) = index.execute("SELECT COUNT(*) FROM example").fetchone()
     looks = np.empty((count, HASH_BYTES), dtype=np.uint8)
-    tails = np.empty(count, dtype=np.uint64)
+    is_low = np.empty(count, dtype=np.bool_)
     for place, (_, sha256, look) in enumerate(in_pages(index, _LOOKS, start=0)):
         assert isinstance(sha256, bytes) and isinstance(look, bytes)  # noqa: PT018
         looks[place] = np.frombuffer(look, dtype=np.uint8)
-        tails[place] = int.from_bytes(sha256[-8:])
+        # The order goes by the digest's beginning, so this is independent of it.
+        is_low[place] = int.from_bytes(sha256[-8:]) < share * 2**64
         digest.update(sha256)
-    return looks, tails
+    return looks, is_low
 
 
 def _first_of_each(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
