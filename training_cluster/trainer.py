@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from artifact_sync.clock import Clock, SystemClock
-from artifact_sync.errors import InputError, LiftgateError, RefusedError
+from artifact_sync.errors import InputError, LiftgateError, RefusedError, SettingsError
+from artifact_sync.records import RunId
 from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import INTERRUPTED_EXIT_CODE, PEER_LOST_EXIT_CODE, Spread
 from training_cluster.config.training_config import load_config
@@ -58,13 +61,14 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
     """Bring the run to its end and return True, or to a checkpoint when interrupted and return False.
 
     Raises:
-        SettingsError: the configuration is wrong.
+        SettingsError: the configuration or the run's id is wrong.
         NotFoundError: there is no dataset.
         RefusedError: the run belongs to another configuration or other data, or another process trains it.
         IntegrityError: shards are not what their manifest says.
         TrainingError: no candidate came out of it, or another worker is lost.
     """
     costs, folder = Costs(clock), RunFolder(task.run_dir)
+    _refuse_malformed(task.run_id)
     if folder.is_complete:
         return True
     if folder.run_id != task.run_id:
@@ -90,6 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0 if is_complete else INTERRUPTED_EXIT_CODE
+
+
+def _refuse_malformed(run_id: str) -> None:
+    try:
+        TypeAdapter(RunId).validate_python(run_id)
+    except ValidationError:
+        raise SettingsError(
+            f"Training refused: {run_id!r} cannot name a run. Use 3 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "a letter or a digit first."
+        ) from None
 
 
 @contextmanager

@@ -175,6 +175,7 @@ def test_batch_normalisation_resumes_bit_for_bit_too(training: Any, training_lab
         (("--config", "none.toml"), 2, "there is no configuration none.toml"),
         (("--data", "none"), 4, "There is no dataset in none"),
         (("--run-id", "other"), 9, "run other cannot lie in"),
+        (("--run-id", "R"), 2, "'R' cannot name a run"),
     ],
 )
 def test_what_is_wrong_is_said_on_stderr_with_the_exit_code_of_the_error(

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ def _save(folder: Path, step: int, *, best: bool = False) -> None:
         kept.keep_best(step)
 
 
+def _best(keeper: Keeper, *, wanted: int) -> Checkpoint | None:
+    return keeper.best(wanted, lambda: _arrays(0))
+
+
 @pytest.mark.parametrize("newer", [0, 1])
 def test_the_newest_step_that_any_worker_has_is_what_all_go_on_from(tmp_path: Path, newer: int) -> None:
     folders = [tmp_path / "0", tmp_path / "1"]
@@ -104,7 +109,7 @@ def test_the_best_is_the_one_that_is_meant_before_a_newer_one(tmp_path: Path) ->
     _save(folders[0], 30, best=True)
     _save(folders[1], 20, best=True)
     for wanted, expected in ((20, 20), (30, 30), (40, 30)):
-        found, _ = _together(folders, lambda keeper, wanted=wanted: keeper.best(wanted, lambda: _arrays(0)))
+        found, _ = _together(folders, partial(_best, wanted=wanted))
         assert [checkpoint.step for checkpoint in found] == [expected] * _COUNT
 
 
@@ -144,7 +149,7 @@ def test_one_full_disk_is_told_and_two_of_them_end_the_training_after_the_second
         return save(self, *arguments, **others)
 
     def act(keeper: Keeper) -> list[bool]:
-        return [keeper.save(lambda step=step: _arrays(step), step=step, state={}) for step in (1, 2, 3)]
+        return [keeper.save(lambda: _arrays(1), step=step, state={}) for step in (1, 2, 3)]
 
     monkeypatch.setattr(CheckpointFolder, "save", sometimes)
     found, told = _together(folders, act)
