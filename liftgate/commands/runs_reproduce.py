@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -58,9 +59,11 @@ def command(
     site = Site.load(context.obj)
     first = site.run(run)
     where = data or str(site.settings.training.data_dir.absolute())
+    with closing(open_source(where)) as source:
+        data_manifest_sha256 = source.manifest.sha256
     plan = plan_reproduction(
         first.read_run(),
-        data_manifest_sha256=open_source(where).manifest.sha256,
+        data_manifest_sha256=data_manifest_sha256,
         code=code_state(PACKAGE_DIR),
         is_other_code_allowed=is_other_code_allowed,
     )

@@ -81,7 +81,8 @@ def _depthwise(node: Any, shape: list[int], channels: int) -> Iterator[Any]:
     if shape[2] != 1:
         raise TrainingError(
             f"Export refused: the model convolves {channels} channels in groups of {shape[2]}, which serving hosts "
-            "cannot do without XLA. Build the network from convolutions of all channels or of each on its own."
+            "cannot do without XLA. Build the network from convolutions of all channels or of each on its own, or set "
+            "export.is_folded = false and serve it with XLA, slowly."
         )
     new_shape = node_def_pb2.NodeDef(op="Const", name=f"{node.name}/shape")
     new_shape.attr["dtype"].type = tf.int32.as_datatype_enum

@@ -105,6 +105,16 @@ def export_run(
         return _Export(trained, folder, report, was_mixed=was_mixed).run(table)
 
 
+def refuse_unexportable(model: keras.Model, *, contract: InputContract) -> None:
+    """Find out before days of training whether hosts could execute the network.
+
+    Raises:
+        TrainingError: they could not; it names the operations.
+    """
+    with in_float32(model), tf.device(DEVICE):
+        flat_graph(model, contract=contract)
+
+
 class _Export:
     """One run's export: what its parts share."""
 
@@ -122,19 +132,21 @@ class _Export:
 
     def run(self, table: ExportTable) -> ExportedRun:
         self._report("the export is made")
-        graph: FlatGraph | None = None
-        if table.is_folded or table.variants:
-            graph = flat_graph(self._trained.model, contract=self._trained.contract)
-        if table.is_folded and graph is not None:
-            graph, layers = folded(graph)
-            self._metrics["export_folded_layers"] = float(layers)
-        exported = self._export(graph if table.is_folded else None)
+        graph = self._graph(is_folded=True) if table.is_folded else None
+        exported = self._export(graph)
         variants = {}
-        if graph is not None and "bfloat16" in table.variants:
+        if "bfloat16" in table.variants:
             variant = self._bfloat16(graph)
             variants = {} if variant is None else {"bfloat16": variant}
         self._measure(exported, variants, is_folded=table.is_folded)
         return ExportedRun(self._metrics, self._notes, tuple(variants.values()))
+
+    def _graph(self, *, is_folded: bool) -> FlatGraph:
+        graph = flat_graph(self._trained.model, contract=self._trained.contract)
+        if is_folded:
+            graph, layers = folded(graph)
+            self._metrics["export_folded_layers"] = float(layers)
+        return graph
 
     def _export(self, graph: FlatGraph | None) -> ExportReport:
         done = write_export(
@@ -164,11 +176,11 @@ class _Export:
             )
         return comparison
 
-    def _bfloat16(self, graph: FlatGraph) -> Variant | None:
+    def _bfloat16(self, graph: FlatGraph | None) -> Variant | None:
         self._report("the variant bfloat16 is made and compared on all validation examples")
         try:
             return write_bfloat16(
-                graph,
+                graph or self._graph(is_folded=False),
                 self._folder,
                 served_as=self._served_as,
                 compare=lambda served: compared(self._trained.validation(), trained=self._answer, served=served),

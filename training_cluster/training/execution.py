@@ -23,7 +23,7 @@ from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import Spread
 from training_cluster.config.tables import ExecutionTable
 from training_cluster.config.training_config import TrainingConfig
-from training_cluster.exports.run_export import TrainedModel, export_run
+from training_cluster.exports.run_export import TrainedModel, export_run, refuse_unexportable
 from training_cluster.inputs.pipeline import validation_batches
 from training_cluster.inputs.source import DataSource
 from training_cluster.inputs.split import ExampleSplit

@@ -26,7 +26,7 @@ from training_cluster.exports.bfloat16 import in_bfloat16
 from training_cluster.exports.flat_graph import FlatGraph, flat_graph
 from training_cluster.exports.folding import folded
 from training_cluster.exports.graph_operations import SERVED_OPERATIONS, reachable_operations
-from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run
+from training_cluster.exports.run_export import ExportedRun, TrainedModel, export_run, refuse_unexportable
 from training_cluster.networks.network import build_model
 from validation.programs.model_scan import scan_export
 from validation.programs.scan_graph import SERVING_OPERATIONS
@@ -179,6 +179,33 @@ def test_all_that_scales_and_shifts_channels_is_folded_and_nothing_else() -> Non
     assert Counter(kinds.values()) == {tf.bfloat16.as_datatype_enum: 6, tf.float32.as_datatype_enum: 1}
     assert kinds["MatMul_" + str(max(int(name.split("_")[1]) for name in kinds if "MatMul" in name))] == 1
     np.testing.assert_allclose(_answers(halved, batch), expected, rtol=0.05, atol=0.05)
+
+
+def _in_groups(groups: int) -> keras.Model:
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    stage = keras.layers.Conv2D(8, 3, strides=2)(keras.layers.Rescaling(1 / 255.0)(pixels))
+    stage = keras.layers.Conv2D(16, 5, padding="same", groups=groups, name="grouped")(stage)
+    stage = keras.layers.BatchNormalization()(stage)
+    stage = keras.layers.GlobalAveragePooling2D()(keras.layers.Activation("gelu")(stage))
+    model = keras.Model(pixels, keras.layers.Dense(3)(stage))
+    _stir(model)
+    return model
+
+
+def test_channels_that_are_convolved_on_their_own_need_no_xla() -> None:
+    model = _in_groups(8)
+    small, layers = folded(flat_graph(model, contract=_COLOUR))
+    assert layers == 1
+    assert _operations(small)["DepthwiseConv2dNative"] == 1
+    assert not any("Call" in operation for operation in _operations(small))
+    batch = _pixels(6, _COLOUR)
+    np.testing.assert_allclose(_answers(small, batch), model(batch, training=False), rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_in_groups_of_several_channels_are_refused() -> None:
+    with pytest.raises(TrainingError, match="convolves 8 channels in groups of 4"):
+        refuse_unexportable(_in_groups(2), contract=_COLOUR)
+    refuse_unexportable(_in_groups(8), contract=_COLOUR)
 
 
 def test_the_exporters_list_of_operations_is_within_the_gates() -> None:
