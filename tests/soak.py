@@ -22,7 +22,7 @@ class Places:
     step: int
 
     def __str__(self) -> str:
-        return "at every place" if self.step == 1 else f"at each {self.step}. place from {self.first}"
+        return "at every place" if self.step == 1 else f"every {self.step} places from {self.first}"
 
 
 def every(step: int) -> Places:

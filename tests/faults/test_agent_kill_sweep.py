@@ -24,6 +24,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import pytest
 import soak
 
 MOST_PLACES = 5_000
@@ -309,6 +310,8 @@ def main() -> None:
 
 
 # The tests.
+
+pytestmark = pytest.mark.timeout(soak.rounds(600, soak=7200))
 
 
 def run_programs(*all_arguments: tuple[str, ...]) -> list[dict[str, int]]:
