@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,7 @@ _SPREADS = ("device", "host", "hosts")
     "--on",
     "spread",
     type=click.Choice(_SPREADS),
-    default="host",
-    show_default=True,
-    help="One device, all devices of one host, or all hosts.",
+    help="One device, all devices of one host, or all hosts; default: host.",
 )
 @click.option(
     "--workers",
@@ -61,7 +60,7 @@ def command(
     attach: str | None,
     training_config: Path | None,
     data: str | None,
-    spread: Spread,
+    spread: Spread | None,
     workers: int | None,
     is_followed: bool,
     logs: bool,
@@ -69,7 +68,7 @@ def command(
     profile_steps: int | None,
     as_json: bool,
 ) -> None:
-    """Train a model on the cluster, by the Ansible playbook ansible/playbooks/train.yml.
+    """Train a model on this machine, or on the hosts of an inventory by the playbook ansible/playbooks/train.yml.
 
     The run goes on when this command ends or dies; the same run id attaches to it again.
     Exit code 75 means: interrupted at a checkpoint, run the same command again to go on.
@@ -79,6 +78,10 @@ def command(
     site = Site.load(context.obj)
     settings = site.settings.training
     named = _named_run(run_id, attach)
+    if attach is not None or act is not None or profile_steps is not None:
+        _refuse_idle({"--training-config": training_config, "--data": data, "--on": spread, "--workers": workers})
+    if workers is not None and spread != "hosts":
+        raise SettingsError("--workers divides a run among processes: give --on hosts with it.")
     act = _one_act(act, profile_steps)
     if act is not None and named is None:
         raise SettingsError(f"Which run is --{act} for? Name it: --run-id or --attach.")
@@ -89,7 +92,7 @@ def command(
         data=data or str(settings.data_dir.absolute()),
         runs_dir=settings.runs_dir.absolute(),
         trained_by=settings.trained_by,
-        spread=spread,
+        spread=spread or "host",
     )
     cluster = cluster_of(site.settings, workers=workers)
     if act is not None:
@@ -161,6 +164,13 @@ def _named_run(run_id: str | None, attach: str | None) -> str | None:
     if run_id is not None and attach is not None:
         raise SettingsError("--attach names a run to look at and --run-id one to start: give one of them.")
     return run_id or attach
+
+
+def _refuse_idle(options: Mapping[str, object]) -> None:
+    """Refuse what would do nothing: a run that was started is what it is."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise SettingsError(f"{', '.join(given)} changes nothing of a run that was started. Leave it out.")
 
 
 def _one_act(act: str | None, profile_steps: int | None) -> str | None:

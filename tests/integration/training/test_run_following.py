@@ -107,6 +107,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
         (("--stop",), "Which run is --stop for?"),
         (("--run-id", "run-1", "--attach", "run-1"), "give one of them"),
         (("--attach", "run-1", "--kill", "--profile", "5"), "--profile and --kill are two things"),
+        (("--attach", "run-1", "--data", "x", "--on", "hosts"), "--data, --on changes nothing of a run"),
+        (("--run-id", "run-1", "--workers", "2"), "give --on hosts with it"),
         (("--attach", "other", "--kill"), "run other was never started"),
         (("--attach", "other"), "There is nothing to show"),
         (("--attach", "run-1", "--histograms"), "run run-1 is not running here"),
