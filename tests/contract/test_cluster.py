@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from artifact_sync.errors import LiftgateError, TrainingError
+from artifact_sync.errors import LiftgateError, RefusedError, TrainingError
 from artifact_sync.manifest import verify_manifest
 from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
 from training_cluster.hosts.ansible_cluster import AnsibleCluster
@@ -74,6 +74,9 @@ def test_a_run_that_was_never_started_is_absent_and_cannot_be_collected(
     with pytest.raises(TrainingError, match="Run contract-run cannot be collected"):
         cluster.collect(request)
     cluster.stop(request)
+    cluster.kill(request)
+    with pytest.raises(RefusedError, match=r"wish for histograms is refused: run contract-run"):
+        cluster.wish(request, "histograms")
     assert not request.run_folder.path.exists()
 
 
@@ -92,6 +95,13 @@ def test_a_run_is_stopped_goes_on_and_is_collected_and_left_as_it_is(
     assert stopped.total_steps > stopped.step
     with pytest.raises(TrainingError, match="it is interrupted"):
         cluster.collect(request)
+    cluster.start(request)
+    cluster.wish(request, "profile", steps=2)
+    cluster.kill(request)
+    assert (request.run_folder.control / "profile").read_text() == "2\n"
+    killed = cluster.state(request)
+    assert killed.status == "interrupted", killed
+    assert "killed by signal 9" in killed.detail
     cluster.start(request)
     done = wait_for(cluster, request, "complete")
     assert done.step == done.total_steps

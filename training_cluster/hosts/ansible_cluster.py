@@ -144,9 +144,7 @@ class AnsibleCluster:
             return False
         if not states or states[0].state is None:
             return False
-        return states[0].state.status == "complete" or all(
-            host.state is not None and host.state.status == "running" for host in states
-        )
+        return states[0].state.status == "complete" or all(host.is_running for host in states)
 
     def _require_paths(self, request: TrainingRequest) -> None:
         playbook = self._ansible_dir / "playbooks" / "train.yml"

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from artifact_sync.canonical import FrozenModel
 from artifact_sync.errors import TrainingError
+from training_cluster.cluster import Spread
 from training_cluster.hosts.ssh import SshHost, SshTransport
 
 
@@ -67,10 +68,12 @@ class Attachment(FrozenModel):
     """A run with all its hosts; the fields beside `hosts` are the chief's.
 
     Attributes:
+        spread: over what it was asked to be spread; going on with a run keeps to it unless it is asked otherwise.
         hosts: by index; a file that names none, as older ones, means the chief alone.
     """
 
     run_id: str
+    spread: Spread = "host"
     host: str
     connection: Literal["local", "ssh"]
     address: str = ""
@@ -87,17 +90,17 @@ class Attachment(FrozenModel):
     @model_validator(mode="after")
     def _has_its_hosts(self) -> Self:
         if not self.hosts:
-            fields = self.model_dump(exclude={"run_id", "host", "hosts"})
+            fields = self.model_dump(exclude={"run_id", "spread", "host", "hosts"})
             object.__setattr__(self, "hosts", (AttachedHost(name=self.host, **fields),))
         if [host.index for host in self.hosts] != list(range(len(self.hosts))):
             raise ValueError("hosts must be listed by index, from 0")
         return self
 
     @classmethod
-    def of(cls, run_id: str, hosts: tuple[AttachedHost, ...]) -> Attachment:
+    def of(cls, run_id: str, hosts: tuple[AttachedHost, ...], *, spread: Spread = "host") -> Attachment:
         """Return the attachment of a run to `hosts`, the chief first."""
-        chief = hosts[0]
-        return cls(run_id=run_id, host=chief.name, **chief.model_dump(exclude={"name", "index"}), hosts=hosts)
+        fields = hosts[0].model_dump(exclude={"name", "index"})
+        return cls(run_id=run_id, spread=spread, host=hosts[0].name, **fields, hosts=hosts)
 
     @classmethod
     def load(cls, path: Path) -> Attachment | None:

@@ -37,7 +37,8 @@ class LocalCluster:
     Args:
         python: the interpreter that trains, by default this one.
         stop_grace_seconds: how long a stopped training may take for its checkpoint before it is killed.
-        workers: processes among which a run with the spread "hosts" is divided, and the cores with it.
+        workers: processes among which a run with the spread "hosts" is divided, and the cores with it; not given,
+            as many as the run had before, or one.
         restarts: so often in a row without a new checkpoint a trainer that died is started again.
     """
 
@@ -46,7 +47,7 @@ class LocalCluster:
         *,
         python: str = sys.executable,
         stop_grace_seconds: float = _STOP_GRACE_SECONDS,
-        workers: int = 1,
+        workers: int | None = None,
         restarts: int = Restarts.limit,
     ) -> None:
         self._python = python
@@ -68,7 +69,13 @@ class LocalCluster:
         config = load_config(request.config_path)
         if not request.streams:
             load_data_manifest(Path(request.data))
-        attachment = self._fresh_attachment(request)
+        before, attachment = self._run(request), self._fresh_attachment(request)
+        standing = before.host_states()
+        if all(host.is_running for host in standing):
+            return
+        if len(standing) != len(attachment.hosts):
+            # Those that are in it no more would wait for the others.
+            before.stop(grace_seconds=self._stop_grace_seconds)
         path = attachment_path(request.runs_dir.resolve(), request.run_id)
         write_durably(path, canonical_json(attachment.model_dump(mode="json")))
         addresses = _addresses(attachment)
@@ -109,10 +116,14 @@ class LocalCluster:
         return AttachedRun(Attachment.load(path) or self._fresh_attachment(request))
 
     def _fresh_attachment(self, request: TrainingRequest) -> Attachment:
-        return Attachment.of(request.run_id, tuple(self._host(request, i) for i in range(self._count(request))))
+        hosts = tuple(self._host(request, index) for index in range(self._count(request)))
+        return Attachment.of(request.run_id, hosts, spread=request.spread)
 
     def _count(self, request: TrainingRequest) -> int:
-        return self._workers if request.spread == "hosts" else 1
+        if request.spread != "hosts":
+            return 1
+        before = Attachment.load(attachment_path(request.runs_dir.resolve(), request.run_id))
+        return self._workers or (1 if before is None else len(before.hosts))
 
     def _host(self, request: TrainingRequest, index: int) -> AttachedHost:
         runs_dir = request.runs_dir.resolve()

@@ -33,6 +33,11 @@ class HostState:
     state: TrainingState | None
     problem: str = ""
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is known that its part of the run is running."""
+        return self.state is not None and self.state.status == "running"
+
 
 def observe(launch: LaunchFolder, run: RunFolder, *, index: int = 0) -> TrainingState:
     """Return how worker `index` of the run stands on this machine."""

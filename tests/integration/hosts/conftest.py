@@ -150,14 +150,15 @@ def make_request(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def digits_request(repository: Path, tmp_path: Path) -> Any:
-    """A request to train scikit-learn's digits for real, quickly."""
+    """A request to train scikit-learn's digits for real, quickly, on all hosts."""
     from training_cluster.cluster import TrainingRequest
 
     training_lab = _load(repository / "tests" / "training_lab.py")
     training_lab.write_digits(tmp_path / "digits")
     config = tmp_path / "digits.toml"
     config.write_text(training_lab.QUICK)
-    return TrainingRequest("real-digits", "digits", config, tmp_path / "digits", tmp_path / "runs", "ann")
+    data = str(tmp_path / "digits")
+    return TrainingRequest("real-digits", "digits", config, data, tmp_path / "runs", "ann", spread="hosts")
 
 
 @pytest.fixture

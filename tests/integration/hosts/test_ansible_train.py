@@ -53,24 +53,6 @@ def gpu2(shared_lab: Any) -> Any:
     return shared_lab.boot("gpu2", systemd=True)
 
 
-def test_the_real_trainer_trains_on_another_host(
-    gpu1: Any, write_inventory: WriteInventory, digits_request: TrainingRequest, repository: Path
-) -> None:
-    """The whole way: code and data are placed, TensorFlow trains, the export comes home and verifies."""
-    cluster = AnsibleCluster(write_inventory(gpu1))
-
-    cluster.start(digits_request)
-    wait_until(cluster, digits_request, "complete")
-    run = cluster.collect(digits_request).read_run()
-
-    ask = ["git", "-C", str(repository), "cat-file", "-t", run.code_commit]
-    kind = subprocess.run(ask, capture_output=True, text=True, check=False)
-    assert kind.stdout == "commit\n", run.code_commit
-    assert run.trained_by == "ann"
-    assert len(run.labels) == 10
-    assert gpu1.run("ls /srv/liftgate/runs/real-digits/checkpoints").stdout != ""
-
-
 def test_a_second_controller_finds_the_run_where_it_goes_on(
     gpu1: Any, gpu2: Any, ssh_cluster: Callable[..., AnsibleCluster], make_request: MakeRequest
 ) -> None:
