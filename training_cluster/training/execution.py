@@ -149,7 +149,7 @@ class Execution:
             "training_examples": float(self.split.training_count),
             "steps": float(session.step),
             "exported_step": float(evaluation.step),
-            "images_per_second": session.images_per_second,
+            "images_per_second": self.costs.steps_per_second * self.config.optimization.batch_size,
             "last_start_seconds": seconds,
             **self.costs.figures(),
             **exported.metrics,

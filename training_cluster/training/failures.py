@@ -7,6 +7,7 @@ errors and the machine's. Errors of ours pass through.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -17,6 +18,7 @@ from artifact_sync.errors import CapacityError, TrainingError
 from training_cluster.cluster import PEER_LOST_EXIT_CODE
 from training_cluster.config.training_config import TrainingConfig
 
+_WHO = re.compile(r"(?:unhealthy[^\n]*\n|remote target )\S*/task:(\d+)")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -87,4 +89,5 @@ def first_cause(text: str) -> str:
     """Return the line of TensorFlow's account that names the cause; the first lines name nodes of the graph."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if "aborted by" in line or "unhealthy" in line or "peer" in line]
-    return (named or lines or ["no reason given"])[0][:300]
+    who = _WHO.search(text)
+    return (f"worker {who[1]}: " if who else "") + (named or lines or ["no reason given"])[0][:300]

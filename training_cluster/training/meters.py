@@ -41,6 +41,11 @@ class Window:
         return float(loss), float(accuracy)
 
     @property
+    def steps(self) -> int:
+        """Steps in it."""
+        return len(self._figures)
+
+    @property
     def seconds(self) -> float:
         """How long it has been open."""
         return max(self._clock.monotonic() - self._began, 1e-9)
@@ -53,7 +58,7 @@ class Window:
     @property
     def steps_per_second(self) -> float:
         """How fast it went."""
-        return len(self._figures) / self.seconds
+        return self.steps / self.seconds
 
     @property
     def wait_share(self) -> float:
@@ -75,6 +80,7 @@ class Costs:
         self._checkpoints: list[float] = []
         self._step_seconds = 0.0
         self._waited_seconds = 0.0
+        self._rates: list[tuple[int, float]] = []
 
     def first_step(self) -> None:
         """Note when a step ended, if it is the first."""
@@ -89,8 +95,15 @@ class Costs:
 
     def add(self, window: Window) -> None:
         """Count the steps of a window."""
+        self._rates.append((window.steps, window.seconds))
         self._step_seconds += window.seconds
         self._waited_seconds += window.waited_seconds
+
+    @property
+    def steps_per_second(self) -> float:
+        """How fast it went; without the first window, in which the step was compiled, when there are others."""
+        rates = self._rates[1:] or self._rates
+        return sum(steps for steps, _ in rates) / max(sum(seconds for _, seconds in rates), 1e-9)
 
     def figures(self) -> dict[str, float]:
         """Return the figures for run.json: seconds, and shares of the time that steps and checkpoints took."""

@@ -57,7 +57,6 @@ class TrainingSession:
         config, split, workers = given.config, given.split, given.workers
         self._given = given
         self.total_steps = split.steps_per_epoch * config.optimization.epochs
-        self.images_per_second = 0.0
         self._loop = TrainingLoop(
             workers.strategy,
             config=config,
@@ -184,13 +183,13 @@ class TrainingSession:
         if not math.isfinite(loss):
             raise TrainingError(no_number("the loss", loss, step=self.step, total_steps=self.total_steps))
         self._given.costs.add(window)
-        self.images_per_second = window.steps_per_second * self._given.config.optimization.batch_size
+        images_per_second = window.steps_per_second * self._given.config.optimization.batch_size
         figures = {
             "loss": loss,
             "accuracy": accuracy,
             "learning_rate": self._loop.learning_rate(self.step - 1),
-            "images_per_second": self.images_per_second,
-            "host_images_per_second": self.images_per_second / self._given.workers.count,
+            "images_per_second": images_per_second,
+            "host_images_per_second": images_per_second / self._given.workers.count,
             "input_wait_share": window.wait_share,
         }
         self.reports.window(epoch=epoch + 1, figures=figures | gpu_memory())

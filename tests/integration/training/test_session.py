@@ -53,7 +53,8 @@ def _lines(training: Any, run_id: str, event: str) -> list[dict[str, Any]]:
 
 
 def _newest(training: Any, run_id: str) -> Path:
-    return sorted(training.folder(run_id).checkpoints.glob("step-*"))[-1]
+    newest: Path = sorted(training.folder(run_id).checkpoints.glob("step-*"))[-1]
+    return newest
 
 
 def test_the_best_weights_are_exported_when_the_loss_gets_no_better_also_after_interruptions(
@@ -192,6 +193,10 @@ def test_answers_that_are_no_numbers_end_the_run_without_a_candidate(
         (
             tf.errors.UnavailableError(None, None, "node\n\nCollective ops is aborted by: Connection reset by peer"),
             *(2, PeerLostError, r"another of the 2 workers ended.*\(Collective ops is aborted by: Connection reset"),
+        ),
+        (
+            tf.errors.UnavailableError(None, None, "from task:0: these are unhealthy:\n/job:w/replica:0/task:1\n"),
+            *(2, PeerLostError, r"\(worker 1: from task:0: these are unhealthy"),
         ),
         (tf.errors.CancelledError(None, None, ""), 2, PeerLostError, r"\(no reason given\)"),
         (tf.errors.UnavailableError(None, None, "alone"), 1, tf.errors.UnavailableError, "alone"),
