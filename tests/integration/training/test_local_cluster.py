@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 
 from artifact_sync.errors import IntegrityError, NotFoundError, SettingsError, TrainingError
 from training_cluster.cluster import Cluster, TrainingRequest, TrainingState
+from training_cluster.hosts.detached import kill_detached
+from training_cluster.hosts.launch_folder import LaunchFolder
 from training_cluster.hosts.local_cluster import LocalCluster
 
 
@@ -87,5 +91,54 @@ def test_what_cannot_be_trained_is_refused_at_once(request_of: Any, training: An
         LocalCluster().start(request_of("refused"))
     training.config_path.write_text("")
     with pytest.raises(NotFoundError, match="There is no dataset"):
-        LocalCluster().start(TrainingRequest("refused", "m", training.config_path, str(tmp_path), training.runs_dir, "ada"))
+        LocalCluster().start(
+            TrainingRequest("refused", "m", training.config_path, str(tmp_path), training.runs_dir, "ada")
+        )
     assert not training.runs_dir.exists()
+
+
+@pytest.fixture
+def waiting_python(tmp_path: Path) -> str:
+    """An interpreter that trains nothing: it says what it was given and waits for SIGTERM."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\ntrap "exit 75" TERM\necho "$TF_NUM_INTRAOP_THREADS $@"\nwhile :; do sleep 0.05; done\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_workers_of_one_machine_are_each_started_again_alone_or_among_fewer(
+    request_of: Any, training: Any, waiting_python: str
+) -> None:
+    request = dataclasses.replace(request_of("pair"), spread="hosts")
+    launches = [
+        LaunchFolder(training.runs_dir / ".launch" / "pair"),
+        LaunchFolder(training.runs_dir / ".launch" / "pair" / "worker-1"),
+    ]
+    cluster = LocalCluster(workers=2, python=waiting_python, stop_grace_seconds=5)
+    cluster.start(request)
+    first = [launch.launch_id for launch in launches]
+    addresses = json.loads(launches[0].tf_config)["cluster"]
+    assert json.loads(launches[1].tf_config) == {"cluster": addresses, "task": {"type": "worker", "index": 1}}
+
+    # Attaching leaves a run alone, whatever it would be spread over if it were started now.
+    later = LocalCluster(python=waiting_python, stop_grace_seconds=5)
+    later.start(dataclasses.replace(request, spread="host"))
+    assert [launch.launch_id for launch in launches] == first
+
+    kill_detached(launches[1])
+    assert "-1 is missing: killed by signal 9" in later.state(request).detail
+    later.start(request)
+    assert launches[0].launch_id == first[0]
+    assert launches[1].launch_id != first[1]
+    assert json.loads(launches[1].tf_config)["cluster"] == addresses
+
+    kill_detached(launches[1])
+    later.start(dataclasses.replace(request, spread="host"))
+    assert launches[0].tf_config == ""
+    assert not launches[1].is_running
+    wait_until = time.monotonic() + 60
+    while "--spread host " not in "".join(launches[0].log_tail(1)):
+        assert time.monotonic() < wait_until
+        time.sleep(0.02)
+    later.kill(request)
+    assert later.state(request).status == "interrupted"
