@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import os
 import re
 import shutil
 import socket
@@ -123,36 +125,30 @@ def serving_machine(systemd_machine: Any, repository: Path, signed_site: Any) ->
 
 
 def test_a_serving_host_with_its_front_end_is_made_from_nothing(
-    serving_machine: Any, signed_site: Any, play: Play, tmp_path: Path
+    serving_machine: Any, signed_site: Any, play: Play, repository: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "1.root.json"
-    root.write_bytes(signed_site.root_bytes)
     variables = {
-        "python_environment_is_managed": False,
-        "liftgate_host_model": signed_site.model,
-        "liftgate_host_store_url": "dir:/srv/bucket",
-        "liftgate_host_root_metadata": str(root),
+        **common_variables(signed_site, tmp_path),
         "liftgate_host_credentials_file": "/etc/liftgate-s3",
-        "liftgate_host_min_free_gb": 0.1,
         "serving_host_model_server": "embedded",
         "web_front_packages": [],
         "web_front_port": free_port(),
         "web_front_http_port": free_port(),
     }
 
-    def run(*, check: bool = False) -> int:
-        site = ("serving_host.yml", "web_front.yml")
-        return changed(play(*site, machine=serving_machine, variables=variables, check=check))
+    def run(*playbooks: str, check: bool = False) -> int:
+        return changed(play(*playbooks, machine=serving_machine, variables=variables, check=check))
 
-    assert run(check=True) > 0
+    both = in_one_play("serving_host", "web_front", folder=tmp_path, repository=repository)
+    assert run("serving_host.yml", "web_front.yml", check=True) > 0
     assert serving_machine.run("ls /etc/liftgate /etc/systemd/system/liftgate-agent.service").stdout == ""
-    assert run() > 0
+    assert run(both) > 0
     for unit in ("liftgate-model-server", "liftgate-agent", "liftgate-web", "nginx"):
         eventually(serving_machine, f"systemctl is-active {unit}", "active\n")
     eventually(serving_machine, "stat -c %U:%a /run/liftgate", "liftgate:750\n")
     eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
     eventually(serving_machine, f"{STATUS_OF} http://127.0.0.1:{variables['web_front_http_port']}/healthz", "200\n")
-    assert run() == 0
+    assert run(both) == 0
 
     restarts = "systemctl show -P NRestarts liftgate-model-server liftgate-agent liftgate-web | xargs"
     assert serving_machine.run(restarts).stdout == "0 0 0\n"
@@ -166,22 +162,10 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
     """gRPC on a port behind mutual TLS, and HAProxy in front of it, on one machine."""
     if shutil.which("haproxy", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("the balancer's machine needs haproxy (Debian: haproxy)")
-    (tmp_path / "tls").mkdir()
-    authority = load(repository / "tests" / "tls_authority.py").TestAuthority(tmp_path / "tls")
-    authority.issue("serve1", hosts=("serve1",))
-    authority.issue("balancer")
-    serving_machine.copy(tmp_path / "tls", "/etc/ssl/site")
-    export = load(repository / "tests" / "tiny_models.py").tiny_model(tmp_path / "export", classes=3, favourite_class=2)
-    serving_machine.copy(export, "/srv/export")
-    root = tmp_path / "1.root.json"
-    root.write_bytes(signed_site.root_bytes)
+    prepare_tls_and_export(serving_machine, repository, tmp_path)
     port = free_port()
     variables = {
-        "python_environment_is_managed": False,
-        "liftgate_host_model": signed_site.model,
-        "liftgate_host_store_url": "dir:/srv/bucket",
-        "liftgate_host_root_metadata": str(root),
-        "liftgate_host_min_free_gb": 0.1,
+        **common_variables(signed_site, tmp_path),
         "serving_host_model_server": "embedded",
         "serving_host_batching": {"max_batch_size": 16, "allowed_batch_sizes": [4, 16]},
         "serving_host_port": port,
@@ -194,9 +178,8 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
         "model_balancer_certificate": "/etc/ssl/site/balancer.both",
     }
 
-    def run(*, check: bool = False) -> int:
-        site = ("serving_host.yml", "model_balancer.yml")
-        return changed(play(*site, machine=serving_machine, variables=variables, check=check))
+    def run(*playbooks: str, check: bool = False) -> int:
+        return changed(play(*playbooks, machine=serving_machine, variables=variables, check=check))
 
     unsafe = {
         "serving_host_tls_ca": "",
@@ -213,49 +196,23 @@ def test_a_serving_host_behind_a_balancer_is_made_from_nothing(
         "open to whoever wants to load",
     ):
         assert reason in refused.stdout
-    assert run(check=True) > 0
+    assert run("serving_host.yml", "model_balancer.yml", check=True) > 0
     assert serving_machine.run("ls /etc/liftgate-balancer /etc/systemd/system/liftgate-balancer.service").stdout == ""
-    assert run() > 0
+    both = in_one_play("serving_host", "model_balancer", folder=tmp_path, repository=repository)
+    assert run(both) > 0
     for unit in ("liftgate-model-server", "liftgate-balancer"):
         eventually(serving_machine, f"systemctl is-active {unit}", "active\n")
-    assert run() == 0
-
-    keys = "stat -c %U:%G:%a /etc/ssl/site/serve1.key /etc/ssl/site/balancer.both /run/liftgate/ssl.config | xargs"
-    assert serving_machine.run(keys).stdout == "root:liftgate:640 root:haproxy:640 liftgate:liftgate:600\n"
-    ranks = "systemctl show -P OOMScoreAdjust liftgate-model-server liftgate-agent liftgate-balancer | xargs"
-    assert serving_machine.run(ranks).stdout == "-200 -500 -500\n"
-    ask = PREDICT.format(model=signed_site.model)
-    eventually(serving_machine, ask, "No model server is up\n")
-
-    models = f"/var/lib/liftgate/models/{signed_site.model}"
-    copy = f"install -d {models} && cp -r /srv/export {models}/7 && chown -R liftgate: {models}"
-    start = START.format(model=signed_site.model)
-    placed = serving_machine.run(f"{copy} && {start} && systemctl restart liftgate-model-server")
-    assert placed.returncode == 0, placed.stderr
-    eventually(serving_machine, ask, "7\n")
-    # A reload hands the socket over; a killed balancer is back at once.
-    assert serving_machine.run(f"systemctl reload liftgate-balancer && {ask}").stdout == "7\n"
-    serving_machine.run("systemctl kill --signal=KILL --kill-whom=all liftgate-balancer")
-    eventually(serving_machine, ask, "7\n")
+    assert run(both) == 0
+    assert_answers_through_the_balancer(serving_machine, model=signed_site.model)
 
 
 def test_a_serving_host_with_a_container_is_made_from_nothing(
     serving_machine: Any, signed_site: Any, play: Play, tmp_path: Path
 ) -> None:
     """podman is a stand-in: no container can run inside a test machine. Unit, command and files are the real ones."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "podman").write_text(PODMAN)
-    (tmp_path / "bin" / "podman").chmod(0o755)
-    serving_machine.copy(tmp_path / "bin", "/usr/local/stand-in")
-    serving_machine.run("ln -sf /usr/local/stand-in/podman /usr/bin/podman")
-    root = tmp_path / "1.root.json"
-    root.write_bytes(signed_site.root_bytes)
+    prepare_podman(serving_machine, tmp_path)
     variables = {
-        "python_environment_is_managed": False,
-        "liftgate_host_model": signed_site.model,
-        "liftgate_host_store_url": "dir:/srv/bucket",
-        "liftgate_host_root_metadata": str(root),
-        "liftgate_host_min_free_gb": 0.1,
+        **common_variables(signed_site, tmp_path),
         "serving_host_model_server": "container",
         "serving_host_container_packages": [],
         "serving_host_image_digest": f"sha256:{'5' * 64}",
@@ -269,33 +226,7 @@ def test_a_serving_host_with_a_container_is_made_from_nothing(
     assert run() > 0
     eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
     assert run() == 0
-
-    said = serving_machine.run("cat /srv/podman.log").stdout.splitlines()
-    image = f"docker.io/tensorflow/serving:2.20.0@sha256:{'5' * 64}"
-    assert f"pull {image}" in said
-    (started,) = [line for line in said if line.startswith("run ")]
-    user = serving_machine.run("echo $(id -u liftgate):$(id -g liftgate)").stdout.strip()
-    for words in (
-        "--cgroups=split",
-        "--read-only",
-        "--cap-drop ALL",
-        "--network none",
-        "--pull never",
-        f"--user {user}",
-    ):
-        assert words in started
-    _, _, flags = started.partition(f"{image} ")
-    assert flags.startswith("--port=0 --grpc_socket_path=/run/liftgate/model-server.sock --model_config_file=")
-
-    main_pid = "systemctl show -P MainPID liftgate-model-server"
-    first = serving_machine.run(main_pid).stdout
-    serving_machine.run(f"kill -9 $({main_pid})")
-    eventually(
-        serving_machine,
-        f"test $({main_pid}) != {first.strip()} && systemctl is-active liftgate-model-server",
-        "active\n",
-    )
-    eventually(serving_machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
+    assert_held_by_podman(serving_machine)
 
 
 def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
@@ -359,6 +290,93 @@ def test_a_training_host_is_made_from_nothing_out_of_wheels_alone(
     states = "systemctl is-enabled keeps-time prometheus-node-exporter liftgate-gpu-metrics.timer | xargs"
     assert systemd_machine.run(states).stdout == "enabled enabled enabled\n"
     eventually(systemd_machine, "grep -h memory_used_bytes{ /var/lib/prometheus/node-exporter/*.prom", GPU_MEMORY)
+
+
+def common_variables(site: Any, folder: Path) -> dict[str, object]:
+    root = folder / "1.root.json"
+    root.write_bytes(site.root_bytes)
+    return {
+        "python_environment_is_managed": False,
+        "liftgate_host_model": site.model,
+        "liftgate_host_store_url": "dir:/srv/bucket",
+        "liftgate_host_root_metadata": str(root),
+        "liftgate_host_min_free_gb": 0.1,
+    }
+
+
+def prepare_podman(machine: Any, folder: Path) -> None:
+    (folder / "bin").mkdir()
+    (folder / "bin" / "podman").write_text(PODMAN)
+    (folder / "bin" / "podman").chmod(0o755)
+    machine.copy(folder / "bin", "/usr/local/stand-in")
+    machine.run("ln -sf /usr/local/stand-in/podman /usr/bin/podman")
+
+
+def prepare_tls_and_export(machine: Any, repository: Path, folder: Path) -> None:
+    (folder / "tls").mkdir()
+    authority = load(repository / "tests" / "tls_authority.py").TestAuthority(folder / "tls")
+    authority.issue("serve1", hosts=("serve1",))
+    authority.issue("balancer")
+    machine.copy(folder / "tls", "/etc/ssl/site")
+    export = load(repository / "tests" / "tiny_models.py").tiny_model(folder / "export", classes=3, favourite_class=2)
+    machine.copy(export, "/srv/export")
+
+
+def in_one_play(*roles: str, folder: Path, repository: Path) -> str:
+    """Write a playbook of several roles on one host, where the playbooks would each make the common part anew.
+
+    Returns its path as seen from the playbooks' folder.
+    """
+    hosts = {"hosts": "serving_hosts", "become": True, "gather_facts": False}
+    site = folder / f"{'-'.join(roles)}.yml"
+    site.write_text(json.dumps([{**hosts, "roles": ["liftgate_host", *roles]}]))
+    return os.path.relpath(site, repository / "ansible" / "playbooks")
+
+
+def assert_held_by_podman(machine: Any) -> None:
+    """The container has no network and no rights, and comes back when it is killed."""
+    said = machine.run("cat /srv/podman.log").stdout.splitlines()
+    image = f"docker.io/tensorflow/serving:2.20.0@sha256:{'5' * 64}"
+    assert f"pull {image}" in said
+    (started,) = [line for line in said if line.startswith("run ")]
+    user = machine.run("echo $(id -u liftgate):$(id -g liftgate)").stdout.strip()
+    for words in (
+        "--cgroups=split",
+        "--read-only",
+        "--cap-drop ALL",
+        "--network none",
+        "--pull never",
+        f"--user {user}",
+    ):
+        assert words in started
+    _, _, flags = started.partition(f"{image} ")
+    assert flags.startswith("--port=0 --grpc_socket_path=/run/liftgate/model-server.sock --model_config_file=")
+
+    main_pid = "systemctl show -P MainPID liftgate-model-server"
+    first = machine.run(main_pid).stdout.strip()
+    machine.run(f"kill -9 $({main_pid})")
+    eventually(machine, f"test $({main_pid}) != {first} && systemctl is-active liftgate-model-server", "active\n")
+    eventually(machine, "test -S /run/liftgate/model-server.sock && echo there", "there\n")
+
+
+def assert_answers_through_the_balancer(machine: Any, *, model: str) -> None:
+    """Keys belong to who needs them; the model is asked through HAProxy, also after a reload and a kill."""
+    keys = "stat -c %U:%G:%a /etc/ssl/site/serve1.key /etc/ssl/site/balancer.both /run/liftgate/ssl.config | xargs"
+    assert machine.run(keys).stdout == "root:liftgate:640 root:haproxy:640 liftgate:liftgate:600\n"
+    ranks = "systemctl show -P OOMScoreAdjust liftgate-model-server liftgate-agent liftgate-balancer | xargs"
+    assert machine.run(ranks).stdout == "-200 -500 -500\n"
+    ask = PREDICT.format(model=model)
+    eventually(machine, ask, "No model server is up\n")
+
+    models = f"/var/lib/liftgate/models/{model}"
+    copy = f"install -d {models} && cp -r /srv/export {models}/7 && chown -R liftgate: {models}"
+    placed = machine.run(f"{copy} && {START.format(model=model)} && systemctl restart liftgate-model-server")
+    assert placed.returncode == 0, placed.stderr
+    eventually(machine, ask, "7\n")
+    # A reload hands the socket over; a killed balancer is back at once.
+    assert machine.run(f"systemctl reload liftgate-balancer && {ask}").stdout == "7\n"
+    machine.run("systemctl kill --signal=KILL --kill-whom=all liftgate-balancer")
+    eventually(machine, ask, "7\n")
 
 
 def load(path: Path) -> Any:
