@@ -74,6 +74,33 @@ def test_the_trainings_of_the_demo_are_valid(repository: Path, name: str) -> Non
     assert load_config(repository / "liftgate" / "demo" / f"{name}.toml") != TrainingConfig()
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("architecture = 'resnet50'", "did you mean resnet-50?"),
+        ("architecture = 'transformer'", 'is neither a network nor "package.module:function"; known are small-cnn'),
+        ("architecture = 'a/b.py:network'", "is neither a network nor"),
+        ("weights = 'old.keras'", "may hold code, which loading would execute"),
+        ("weights = 'old.pt'", "may hold code"),
+    ],
+)
+def test_networks_that_are_not_known_and_weights_that_may_hold_code_are_refused(
+    tmp_path: Path, text: str, line: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_config(_written(tmp_path, f"[model]\n{text}\n"))
+    assert line in str(refusal.value)
+
+
+def test_a_network_of_ones_own_keeps_the_plain_defaults_and_takes_every_key(tmp_path: Path) -> None:
+    text = (
+        "[model]\narchitecture = 'own.networks:eye'\nwidths = [3]\nwidth_multiplier = 0.5\nbatch_norm_momentum = 0.8\n"
+    )
+    config = load_config(_written(tmp_path, text))
+    assert config.optimization == OptimizationTable()
+    assert config.model.widths == (3,)
+
+
 def test_one_wrong_class_weight_is_one_wrong_key(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has 1 wrong keys"):
         load_config(_written(tmp_path, "[optimization]\nclass_weights = 'balancd'\n"))
