@@ -116,6 +116,24 @@ def test_the_last_step_is_filled_up_with_other_examples_than_one() -> None:
     assert len(set(filling.tolist())) == len(filling) == 19
 
 
+def test_each_window_shows_neighbouring_places_in_a_drawn_order() -> None:
+    plans = [
+        host_plan(
+            640,
+            OrderRules(seed=seed, batch_size=20, window_examples=100),
+            position=EpochPosition(epoch),
+            pipelines=2,
+            pipeline=1,
+        )
+        for seed, epoch in ((7, 0), (7, 1), (8, 0))
+    ]
+    assert len({plan.places.tobytes() for plan in plans}) == 3
+    for begin, end in plans[0].windows:
+        shown = plans[0].places[begin:end]
+        assert np.ptp(shown) == len(shown) - 1
+        assert (np.diff(shown) != 1).sum() >= len(shown) // 2
+
+
 def test_windows_begin_small_when_not_all_fits_into_one() -> None:
     assert window_edges(100, most=100) == [0, 100]
     assert np.diff(window_edges(900, most=80)).tolist()[:3] == [10, 20, 40]
