@@ -26,6 +26,7 @@ from artifact_sync.run_folder import RunFolder
 from training_cluster.cluster import INTERRUPTED_EXIT_CODE, PEER_LOST_EXIT_CODE, Spread
 from training_cluster.config.training_config import load_config
 from training_cluster.inputs.source import open_source
+from training_cluster.networks.sizes import refuse_other_sizes
 from training_cluster.training.interruption import Interruption
 from training_cluster.training.meters import Costs
 
@@ -75,6 +76,7 @@ def train(task: TrainingTask, *, clock: Clock, interruption: Interruption) -> bo
         raise InputError(f"Training refused: run {task.run_id} cannot lie in {task.run_dir}; the folder bears its id.")
     config = load_config(task.config_path)
     source = open_source(task.data, cache_dir=task.cache_dir, cache_gigabytes=task.cache_gigabytes)
+    refuse_other_sizes(config.model, source.manifest.contract)
     # TensorFlow takes seconds to import; complete runs and wrong settings are answered without it.
     from training_cluster.training.execution import Execution  # noqa: PLC0415
 
