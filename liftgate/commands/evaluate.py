@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from artifact_sync.errors import NotFoundError
+from artifact_sync.errors import NotFoundError, TrainingError
 from liftgate.composition import Site
 from liftgate.output import json_option, print_result, say
 from liftgate.progress import counting
@@ -65,15 +65,10 @@ def command(
 
     job = CheckpointEvaluation(folder, config=config, source=source, clock=SystemClock())
     into = place.parent / "fetched-checkpoints"
-    while True:
-        # Asked before: a checkpoint that comes after the answer is not missed.
-        is_over = not watch or _is_over(folder, attachment)
+    if watch:
+        found = _watch(job, folder, attachment, into=into)
+    else:
         found = _evaluate(job, _checkpoints(folder, attachment, into=into))
-        if is_over:
-            break
-        if found is not None and found.is_new:
-            say(_line(found.document))
-        time.sleep(_POLL_SECONDS)
     if found is None:
         raise NotFoundError(
             f"Run {run_id} has no checkpoint yet. Wait for the first, or run `liftgate evaluate {run_id} --watch`."
@@ -91,6 +86,28 @@ def _config(folder: RunFolder, path: Path) -> TrainingConfig:
     except FileNotFoundError:
         return load_config(path)
     return TrainingConfig.model_validate(start.config)
+
+
+def _watch(
+    job: CheckpointEvaluation, folder: RunFolder, attachment: Attachment | None, *, into: Path
+) -> EvaluatedCheckpoint | None:
+    """Evaluate until the run has ended; return how its last checkpoint does."""
+    while True:
+        try:
+            # Asked before: a checkpoint that comes after the answer is not missed.
+            is_over = _is_over(folder, attachment)
+            checkpoints = _checkpoints(folder, attachment, into=into)
+        except TrainingError as error:
+            # Hosts that cannot be reached come back, and the run goes on meanwhile.
+            say(str(error))
+            time.sleep(_POLL_SECONDS)
+            continue
+        found = _evaluate(job, checkpoints)
+        if is_over:
+            return found
+        if found is not None and found.is_new:
+            say(_line(found.document))
+        time.sleep(_POLL_SECONDS)
 
 
 def _checkpoints(folder: RunFolder, attachment: Attachment | None, *, into: Path) -> Path:
