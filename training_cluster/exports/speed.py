@@ -16,7 +16,7 @@ from training_cluster.exports.answers import Answer, Pixels
 
 BATCH_SIZES = (1, 8, 32)
 
-_ROUNDS = 15
+_ROUNDS = 30
 _SECONDS = 0.7
 """After so long a batch size has been looked at enough; slow networks are asked twice at least."""
 _LONGEST_SECONDS = 4.0

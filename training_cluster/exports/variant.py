@@ -86,11 +86,11 @@ def write_bfloat16(
         done = write_export(
             in_bfloat16(graph), folder.export, served_as=with_tolerance, check=lambda served: _checked(compare(served))
         )
-    except (TrainingError, tf.errors.OpError) as error:
+    except (TrainingError, tf.errors.OpError, ValueError) as error:
         shutil.rmtree(folder.path, ignore_errors=True)
         if isinstance(error, TrainingError):
             raise
-        raise TrainingError(f"TensorFlow cannot execute the network in bfloat16 here: {error.message}") from error
+        raise TrainingError(f"TensorFlow cannot execute the network in bfloat16 here: {error}") from error
     metrics = {
         "validation_accuracy": done.comparison.accuracy,
         "export_bytes": float(done.size_bytes),
