@@ -44,11 +44,6 @@ class Predictor:
         for pixels, labels in batches:
             yield self._call(pixels).numpy(), labels.numpy()
 
-    def logits(self, batches: tf.data.Dataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the logits float32 [n, classes] and the labels int64 [n] of all batches."""
-        answers = list(self.answers(batches))
-        return np.concatenate([logits for logits, _ in answers]), np.concatenate([labels for _, labels in answers])
-
 
 def served_weights(arrays: Arrays) -> Arrays:
     """Return the model's weights out of a training's whole state: averages where they are kept."""
