@@ -2,7 +2,7 @@
 
 Its place in the flow: the end of dataset build's comparing stage. Examples that look nearly the same, or
 come from the same source, are a group: whoever splits examples splits at a group's start. Finding them
-takes about 150 bytes of memory a photo; nothing else in a build grows with their number.
+takes about 150 bytes of memory a photo; little else in a build grows with their number.
 
 The order is (smallest digest of the group, own digest), so a leading part of the shards is a random
 sample of groups that hardly changes when photos are added. The holdout's side hangs on other bits of

@@ -129,6 +129,10 @@ def test_building_again_returns_what_is_there_and_something_else_is_refused(
     assert {path: path.stat().st_mtime_ns for path in out_dir.iterdir()} == before
     with pytest.raises(RefusedError, match="holds a dataset of other photos"):
         build_dataset({"photos": photos[1:]}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set())
+    for rule in ({"near_distance": 1}, {"holdout_share": 0.1}):
+        with pytest.raises(RefusedError, match="holds a dataset of other photos"):
+            build_dataset({"photos": photos}, out_dir=out_dir, contract=_CONTRACT, excluded_sha256s=set(), **rule)  # type: ignore[arg-type]
+    assert not (tmp_path / ".building-set").exists()
     with pytest.raises(RefusedError, match="is not empty and is no dataset"):
         build_dataset({"photos": photos}, out_dir=tmp_path / "photos", contract=_CONTRACT, excluded_sha256s=set())
 
