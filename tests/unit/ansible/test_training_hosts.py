@@ -43,6 +43,24 @@ def checked(*, keras: str = "3.15", gpus: int = 4, skew: float = 0.0, data: str 
     return {"alike": alike, "gpus": gpus, "clock_skew_seconds": skew, "standing": standing}
 
 
+@pytest.mark.parametrize(
+    ("results", "failures"),
+    [
+        ([{"failures": []}, {"skipped": True}], []),
+        ([{"failures": ["no disk"]}, {"failures": ["no GPU"]}], ["no disk", "no GPU"]),
+        ([{"failures": []}, {"module_stderr": "killed\n", "msg": "failed"}], ["the check did not run: killed"]),
+        (
+            [{"failures": ["no disk"]}, {"unreachable": True, "msg": "timed out"}, {"unreachable": True}],
+            ["no disk", "it cannot be reached: timed out"],
+        ),
+    ],
+)
+def test_a_check_that_did_not_run_is_a_failure_too(
+    filters: dict[str, Any], results: list[dict[str, Any]], failures: list[str]
+) -> None:
+    assert filters["training_host_failures"](results) == failures
+
+
 def test_hosts_that_are_alike_have_nothing_to_put_right(filters: dict[str, Any]) -> None:
     hosts = {name: checked(skew=offset) for name, offset in (("gpu1", 0.0), ("gpu2", 3.0))}
 

@@ -6,6 +6,21 @@ from collections import Counter
 from statistics import median
 
 
+def training_host_failures(results):
+    """Return what the checks of one host found, a check that did not run included; skipped ones were not needed."""
+    failures = []
+    for result in results:
+        said = str(result.get("module_stderr") or result.get("msg") or "no answer").strip()
+        if result.get("unreachable"):
+            # The later checks could only say the same again.
+            return [*failures, f"it cannot be reached: {said}"]
+        if "failures" in result:
+            failures += result["failures"]
+        elif not result.get("skipped"):
+            failures.append(f"the check did not run: {said}")
+    return failures
+
+
 def training_host_differences(checked, max_clock_skew_seconds):
     """Return for each host what it has otherwise than most of the others.
 
@@ -59,6 +74,7 @@ class FilterModule:
     def filters(self):
         """Return the filters by name."""
         return {
+            "training_host_failures": training_host_failures,
             "training_host_differences": training_host_differences,
             "training_host_order": training_host_order,
             "training_data_files": training_data_files,

@@ -70,7 +70,7 @@ def listen(port, seconds):
     try:
         listening = socket.create_server(("", port))
     except OSError as error:
-        what = f"port {port} cannot be listened at ({error.strerror}); end what uses it, or set training_worker_port"
+        what = f"port {port} cannot be listened at ({os.strerror(error.errno)}); end what uses it, or set training_worker_port"
         return [what], 0
     pid = os.fork()
     if pid:
