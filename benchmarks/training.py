@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,13 +42,16 @@ def main() -> None:
         began = time.perf_counter()
         figures += _measures(arguments)[part]()
         say(f"  {time.perf_counter() - began:.0f} s")
+        # After each part: whoever ends it early keeps what is there.
+        _write(arguments.json, figures)
     print(table([_row(figure) for figure in figures], header=("part", "what", "figure", "beside", "figure", "ratio")))
-    document = {
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor(), "python": platform.python_version()},
-        "figures": [asdict(figure) for figure in figures],
-    }
-    arguments.json.write_text(json.dumps(document, indent=2) + "\n")
     print(arguments.json)
+
+
+def _write(path: Path, figures: Sequence[Figure]) -> None:
+    machine = {"cores": os.cpu_count(), "processor": platform.processor(), "python": platform.python_version()}
+    document = {"machine": machine, "figures": [asdict(figure) for figure in figures]}
+    path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _measures(arguments: argparse.Namespace) -> dict[str, Callable[[], list[Figure]]]:
@@ -79,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", choices=(*PARTS, []), metavar="PART", help="default: all")
     parser.add_argument("--photos", type=int, default=2000, help="photos of the datasets; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each rate of the inputs; default: %(default)s")
-    parser.add_argument("--windows", type=int, default=4, help="of four steps, for each training; default: %(default)s")
+    parser.add_argument("--windows", type=int, default=3, help="of four steps, for each training; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--directory", type=Path, default=REPOSITORY / "build" / "bench" / "training")
     parser.add_argument("--json", type=Path, default=REPOSITORY / "build" / "bench" / "training.json")

@@ -215,6 +215,7 @@ def _trainers(
     finally:
         for process in processes:
             process.kill()
+        for process in processes:
             process.communicate()
 
 
@@ -301,6 +302,8 @@ def _cpu_seconds(process_id: int) -> float:
 
 
 def _gpu_count() -> int:
+    if shutil.which("nvidia-smi") is None:
+        return 0
     program = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(done.stdout)
