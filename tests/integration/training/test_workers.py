@@ -105,8 +105,8 @@ def test_two_workers_survive_the_loss_of_one_and_of_the_chiefs_disk_and_end_bit_
     assert not pair.own[1].folder("unrest").run_json.exists()
 
     # One worker alone goes on with what is left of the epoch.
-    task = TrainingTask(halfway, "unrest", "digits", training.config_path, str(training.data_dir), "ada")
-    assert train(task, clock=SystemClock(), interruption=Interruption())
+    alone = training_lab.Training(training.data_dir, training.config_path, halfway.parent).execute("unrest")
+    assert alone.returncode == 0, alone.stderr
     lines = [json.loads(line) for line in (halfway / "progress.jsonl").read_text().splitlines()]
     assert next(line for line in reversed(lines) if line["event"] == "resumed")["step"] == stopped_at
     assert lines[-1]["step"] == 40
@@ -125,7 +125,7 @@ def test_a_spread_that_is_not_what_tf_config_says_is_refused(
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", tf_config)
     task = TrainingTask(
-        *(training.folder("r").path, "r", "digits", training.config_path, str(training.data_dir), "ada", spread)
+        *(training.folder("run").path, "run", "digits", training.config_path, str(training.data_dir), "ada", spread)
     )
     with pytest.raises(SettingsError, match=said):
         train(task, clock=SystemClock(), interruption=Interruption())
