@@ -40,7 +40,8 @@ class _Pair:
         return chief, second
 
     def checkpoint(self, run_id: str, index: int) -> Path:
-        return sorted(self.own[index].folder(run_id).checkpoints.glob("step-*"))[-1]
+        newest: Path = sorted(self.own[index].folder(run_id).checkpoints.glob("step-*"))[-1]
+        return newest
 
 
 def _wait_for_step(process: Any, step: int) -> None:
