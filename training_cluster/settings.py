@@ -30,6 +30,9 @@ class TrainingSettings(BaseModel):
         config_path: the training's configuration when none is named.
         inventory: the Ansible inventory with the training hosts; without one, training runs on this machine.
         trained_by: who is written into the run; the gate wants another person as approver.
+        cache_dir: where a training on this machine keeps what it streams from s3://; without it nothing is kept.
+            The hosts of an inventory have their own: the role's `training_run_cache_dir`.
+        cache_gigabytes: the bound on that folder's size, in 10**9 bytes.
         decode_workers: processes that decode photos while a dataset is built; 0 takes one for each core.
     """
 
@@ -40,4 +43,6 @@ class TrainingSettings(BaseModel):
     config_path: Path = Path("training.toml")
     inventory: Path | None = None
     trained_by: Annotated[str, Field(min_length=1, max_length=200)] = Field(default_factory=_operating_system_user)
+    cache_dir: Path | None = None
+    cache_gigabytes: Annotated[float, Field(gt=0)] = 100.0
     decode_workers: Annotated[int, Field(ge=0, le=1024)] = 0

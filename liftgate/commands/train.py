@@ -34,7 +34,7 @@ _SPREADS = ("device", "host", "hosts")
     "--on",
     "spread",
     type=click.Choice(_SPREADS),
-    help="One device, all devices of one host, or all hosts; default: host.",
+    help="One device, all devices of one host, or all hosts; a run goes on as it was, a new one is on one host.",
 )
 @click.option(
     "--workers",
@@ -92,7 +92,7 @@ def command(
         data=data or str(settings.data_dir.absolute()),
         runs_dir=settings.runs_dir.absolute(),
         trained_by=settings.trained_by,
-        spread=spread or "host",
+        spread=spread or _spread_before(settings.runs_dir.absolute(), named),
     )
     cluster = cluster_of(site.settings, workers=workers)
     if act is not None:
@@ -160,6 +160,14 @@ def _act(cluster: Cluster, request: TrainingRequest, *, act: str, profile_steps:
     print_result(text, {"run_id": run_id, "done": act}, as_json=as_json)
 
 
+def _spread_before(runs_dir: Path, run_id: str | None) -> Spread:
+    """Return over what the run was spread, so that going on with it needs no flag; one host for a new one."""
+    from training_cluster.hosts.attachment import Attachment, attachment_path
+
+    attachment = Attachment.load(attachment_path(runs_dir, run_id)) if run_id else None
+    return attachment.spread if attachment else "host"
+
+
 def _named_run(run_id: str | None, attach: str | None) -> str | None:
     if run_id is not None and attach is not None:
         raise SettingsError("--attach names a run to look at and --run-id one to start: give one of them.")
@@ -191,7 +199,8 @@ def cluster_of(settings: Settings, *, workers: int | None) -> Cluster:
     if inventory is None:
         from training_cluster.hosts.local_cluster import LocalCluster
 
-        return LocalCluster(workers=workers or 1)
+        training = settings.training
+        return LocalCluster(workers=workers, cache_dir=training.cache_dir, cache_gigabytes=training.cache_gigabytes)
     if workers is not None:
         raise SettingsError(
             f"--workers is for this machine alone, and the inventory {inventory} says on which hosts is trained. "

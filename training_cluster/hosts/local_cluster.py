@@ -40,6 +40,8 @@ class LocalCluster:
         workers: processes among which a run with the spread "hosts" is divided, and the cores with it; not given,
             as many as the run had before, or one.
         restarts: so often in a row without a new checkpoint a trainer that died is started again.
+        cache_dir: where what is streamed from s3:// is kept; without it nothing is.
+        cache_gigabytes: the bound on that folder's size, in 10**9 bytes.
     """
 
     def __init__(
@@ -49,11 +51,16 @@ class LocalCluster:
         stop_grace_seconds: float = _STOP_GRACE_SECONDS,
         workers: int | None = None,
         restarts: int = Restarts.limit,
+        cache_dir: Path | None = None,
+        cache_gigabytes: float = 100.0,
     ) -> None:
         self._python = python
         self._stop_grace_seconds = stop_grace_seconds
         self._workers = workers
         self._restarts = restarts
+        self._cache: tuple[str, ...] = ()
+        if cache_dir is not None:
+            self._cache = ("--cache-dir", str(cache_dir.resolve()), "--cache-gigabytes", str(cache_gigabytes))
 
     def start(self, request: TrainingRequest) -> None:
         """Begin the run, go on with it, or leave it alone when it is running or complete.
@@ -167,6 +174,7 @@ class LocalCluster:
             *("--model", request.model, "--trained-by", request.trained_by),
             *("--spread", spread_over(request.spread, hosts=self._count(request))),
             *("--config", str(_config_path(LaunchFolder(Path(host.launch_dir)))), "--data", data),
+            *(self._cache if request.streams else ()),
         )
 
 
