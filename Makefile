@@ -12,7 +12,7 @@ export PYTHON
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## Make .venv with the locked packages
@@ -40,7 +40,9 @@ test-fast: setup ## Run the tests that need no TensorFlow and no servers (under 
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 .PHONY: soak
-soak: setup ## Race promoters, approvers and emergencies for long (ROUNDS=1000); 100 reloads under load, 100,000 requests
+soak: setup system ## Every kill of every sweep, long races (ROUNDS=1000), 100 reloads under load; hours
+	@LIFTGATE_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/faults tests/unit tests/integration/training \
+	    tests/integration/hosts/test_balanced_hosts.py
 	@PYTHONPATH=tests $(BIN)/python tests/faults/test_promote_race.py $(ROUNDS)
 	@PYTHONPATH=tests $(BIN)/python tests/faults/test_approval_race.py $(ROUNDS)
 	@PYTHONPATH=tests $(BIN)/python tests/faults/test_break_glass_race.py 100
@@ -50,6 +52,10 @@ soak: setup ## Race promoters, approvers and emergencies for long (ROUNDS=1000);
 .PHONY: bench-gate
 bench-gate: setup ## Show the gate's promise by simulation: six rules against six trainers (10 minutes)
 	@$(BIN)/python benchmarks/gate.py
+
+.PHONY: bench-training
+bench-training: setup ## Measure trainings beside their limits: decoders, files, S3, workers, checkpoints (10 minutes)
+	@$(BIN)/python benchmarks/training.py
 
 .PHONY: bench
 bench: setup ## Measure the model server beside its limit and its peers (installs the peers, about 2 GB; an hour)

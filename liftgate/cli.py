@@ -22,7 +22,7 @@ VERBS = {
     "break-glass": ("liftgate.commands.break_glass", "Serve a run in an emergency, past the gate and the approvers."),
     "budget": ("liftgate.commands.budget", "Show how often a holdout may still decide."),
     "completion": ("liftgate.commands.completion", "Print the completion script for a shell."),
-    "data": ("liftgate.commands.data", "Measure a training's inputs; look at what its model sees."),
+    "data": ("liftgate.commands.data", "Measure the inputs of a training; look at what its model sees."),
     "dataset": ("liftgate.commands.dataset", "Build and copy training shards; freeze a holdout."),
     "demo": ("liftgate.commands.demo", "Run the whole story on this machine."),
     "doctor": ("liftgate.commands.doctor", "Check this machine and say what is missing."),
@@ -38,7 +38,7 @@ VERBS = {
     "status": ("liftgate.commands.status", "Show the newest release and what each host says of it."),
     "tensorboard": ("liftgate.commands.tensorboard", "Show the curves of runs, wherever they go on."),
     "trace": ("liftgate.commands.trace", "Show where a run, version or release came from."),
-    "train": ("liftgate.commands.train", "Train a model on the cluster, by the Ansible playbook."),
+    "train": ("liftgate.commands.train", "Train a model on this machine or on the hosts of an inventory."),
     "validate": ("liftgate.commands.validate", "Compare a run with the served champion."),
     "web": ("liftgate.commands.web", "Run the web front end."),
 }
