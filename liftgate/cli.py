@@ -26,7 +26,7 @@ VERBS = {
     "dataset": ("liftgate.commands.dataset", "Build and copy training shards; freeze a holdout."),
     "demo": ("liftgate.commands.demo", "Run the whole story on this machine."),
     "doctor": ("liftgate.commands.doctor", "Check this machine and say what is missing."),
-    "evaluate": ("liftgate.commands.evaluate", "Judge a run's newest checkpoint while it trains on."),
+    "evaluate": ("liftgate.commands.evaluate", "Judge the newest checkpoint of a run while it trains on."),
     "history": ("liftgate.commands.history", "Show what was released when, by whom and why."),
     "keys": ("liftgate.commands.keys", "Create, show and rotate signing keys."),
     "model-server": ("liftgate.commands.model_server", "Run the embedded model server."),

@@ -28,7 +28,7 @@ from training_cluster.hosts.host_side import Question
 from training_cluster.hosts.launch_folder import LaunchFolder
 from training_cluster.hosts.supervision import Restarts
 
-_STOP_GRACE_SECONDS = 30.0
+_STOP_GRACE_SECONDS = 60.0
 
 
 class LocalCluster:
