@@ -111,7 +111,10 @@ class _Upload:
             [file for file in files if there.get(file.name) != sizes[file.name]], self._send, sizes, progress
         )
         if FILE_NAME not in there:
-            self._store.create(FILE_NAME, manifest.to_json())
+            try:
+                self._store.create(FILE_NAME, manifest.to_json())
+            except AlreadyExistsError:
+                self._refuse_another(manifest, is_there=True)
         return CopyReport(copied, len(files) - copied, sum(sizes.values()), manifest.sha256)
 
     def _size(self, file: _File) -> int:
@@ -126,9 +129,18 @@ class _Upload:
         try:
             self._store.create(file.name, self._directory / file.name, sha256=file.sha256)
         except AlreadyExistsError:
-            raise IntegrityError(
-                f"Copying refused: {self._where} has a {file.name} of another size. Remove it there and copy again."
-            ) from None
+            # What a killed copy had sent may have come to its end after we looked what is there.
+            if self._digest_there(file) != file.sha256:
+                raise IntegrityError(
+                    f"Copying refused: {self._where} has another {file.name}. Remove it there and copy again."
+                ) from None
+
+    def _digest_there(self, file: _File) -> str:
+        digest = hashlib.sha256()
+        with self._store.open(file.name) as stream:
+            while data := stream.read(_CHUNK_BYTES):
+                digest.update(data)
+        return digest.hexdigest()
 
     def _refuse_another(self, manifest: DataManifest, *, is_there: bool) -> None:
         if is_there and _manifest(self._store, where=self._where).sha256 != manifest.sha256:

@@ -15,6 +15,8 @@ import pytest
 
 from artifact_sync import s3_ranges
 from artifact_sync.errors import IntegrityError, NotFoundError, RefusedError, SettingsError, TrainingError
+from artifact_sync.s3_store import S3Store
+from artifact_sync.settings import StoreSettings, open_store
 from liftgate.local_s3 import LocalS3
 from training_cluster.inputs.dataset_copy import copy_dataset
 from training_cluster.inputs.source import DataSource, open_source
@@ -204,6 +206,23 @@ def test_a_copy_goes_on_where_it_stopped_and_comes_back_the_same(
     assert door.bytes_passed - passed < sum(path.stat().st_size for path in folder.glob("*.tfrecord"))
     assert shard.read_bytes() == (folder / shard.name).read_bytes()
     assert copy_dataset(str(folder), address).copied == 0
+
+
+def test_what_arrives_after_the_listing_is_kept_when_it_is_right_and_refused_when_it_is_not(
+    address: str, folder: Path, training_lab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when a copy is killed whose last requests the server had in hand.
+    monkeypatch.setattr(S3Store, "list", lambda _store, _prefix: iter(()))
+    report = copy_dataset(str(folder), address)
+    assert (report.copied, report.kept) == (len(list(folder.iterdir())) - 1, 0)
+    pixels = np.random.default_rng(7).integers(0, 256, (20, 2, 2, 1), np.uint8)
+    manifest = training_lab.write_indexed_dataset(tmp_path / "late", pixels, np.arange(20) % 2, labels=("a", "b"))
+    late = open_store(StoreSettings(url="s3://photos/sets/late"))
+    late.create(manifest.shards[0].path, b"of somebody else")
+    with pytest.raises(IntegrityError, match=f"another {manifest.shards[0].path}"):
+        copy_dataset(str(tmp_path / "late"), "s3://photos/sets/late")
+    with pytest.raises(NotFoundError):
+        open_source("s3://photos/sets/late")
 
 
 def test_a_place_with_another_dataset_is_refused_before_anything_is_copied(
